@@ -1,0 +1,54 @@
+"""The node configuration: the one model an agent boots from.
+
+Topology YAML and IOS-like text are two front ends of it (design decision 7).
+It is the lowest room of the house: plain data, no I/O, no library beyond the standard one, so that an
+agent can import it in a few milliseconds. Times are seconds, keys are octets, addresses are `ipaddress` objects.
+"""
+
+from labctl.configuration.codec import ConfigurationError, from_json, to_json
+from labctl.configuration.node import (
+    GroupIdentity,
+    GroupMembership,
+    Interface,
+    IsakmpPolicy,
+    KeyServerGroup,
+    NodeConfiguration,
+    NodeKind,
+    PreSharedKey,
+    RekeyPolicy,
+    Route,
+)
+from labctl.configuration.policy import (
+    AccessListEntry,
+    Action,
+    Cipher,
+    DhGroup,
+    Encryption,
+    Hash,
+    Integrity,
+    TransformSet,
+)
+
+__all__ = [
+    "AccessListEntry",
+    "Action",
+    "Cipher",
+    "ConfigurationError",
+    "DhGroup",
+    "Encryption",
+    "GroupIdentity",
+    "GroupMembership",
+    "Hash",
+    "Integrity",
+    "Interface",
+    "IsakmpPolicy",
+    "KeyServerGroup",
+    "NodeConfiguration",
+    "NodeKind",
+    "PreSharedKey",
+    "RekeyPolicy",
+    "Route",
+    "TransformSet",
+    "from_json",
+    "to_json",
+]

@@ -1,0 +1,84 @@
+"""The plan: the full, ordered description of what `up` will create, computed without touching anything.
+
+Pure data. `topology/planner.py` makes it; `lab/`, `runtime/`, `fabric/` and `checks/` read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from labctl.configuration import NodeConfiguration, NodeKind, to_json
+from labctl.topology.checks import CheckSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """One end of a link: an interface of a node, or a port of a switch."""
+
+    node: str
+    interface: str
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLink:
+    """A wire. `name` is `a:eth0--b:eth1`, stable for the same file."""
+
+    name: str
+    ends: tuple[LinkEnd, LinkEnd]
+    mtu: int = 1500
+
+    @property
+    def is_lan(self) -> bool:
+        """Kept by the planner's naming: switch ports are `portN`."""
+        return any(end.interface.startswith("port") for end in self.ends)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """A node with an agent."""
+
+    name: str
+    kind: NodeKind
+    configuration: NodeConfiguration
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the configuration: `up` compares it to say what a changed topology would replace."""
+        text = json.dumps(to_json(self.configuration), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A GETVPN group, by name, with its key servers and members in order."""
+
+    name: str
+    identity: str
+    key_servers: tuple[str, ...]
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole lab. `runtime` is `auto`, `namespaces` or `docker`; `switches` are bridges of the fabric."""
+
+    lab: str
+    runtime: str
+    nodes: tuple[PlannedNode, ...]
+    switches: tuple[str, ...]
+    links: tuple[PlannedLink, ...]
+    groups: tuple[PlannedGroup, ...]
+    checks: tuple[CheckSpec, ...]
+    clock_scale: float = 1.0
+
+    def node(self, name: str) -> PlannedNode:
+        """The node called `name`. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
