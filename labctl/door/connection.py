@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -98,7 +99,8 @@ EventHandler = Callable[[dict[str, Any]], None]
 class Connection:
     """Frames over a stream. `handler` serves requests of the other side; `on_event` sees its events.
 
-    Usage: create, `await start()`, then `call`/`open`; `await wait_closed()` returns when the peer is gone.
+    Usage: `await Connection.over(socket)`, or create it over streams made with `limit=MAX_FRAME_OCTETS` and
+    `await start()`; then `call`/`open`; `await wait_closed()` returns when the peer is gone.
     """
 
     def __init__(
@@ -124,6 +126,21 @@ class Connection:
         self._reader_task: asyncio.Task[None] | None = None
         self.peer_hello: dict[str, Any] = {}
         self.failure: DoorError | None = None
+
+    @classmethod
+    async def over(
+        cls,
+        sock: socket.socket,
+        *,
+        handler: Handler | None = None,
+        on_event: EventHandler | None = None,
+        hello: dict[str, Any] | None = None,
+    ) -> Connection:
+        """A started connection over a connected stream socket, which it owns from now on."""
+        reader, writer = await asyncio.open_connection(sock=sock, limit=MAX_FRAME_OCTETS)
+        connection = cls(reader, writer, handler=handler, on_event=on_event, hello=hello)
+        await connection.start()
+        return connection
 
     async def start(self) -> None:
         """Greet and begin to read. Returns once the greeting is sent."""
@@ -208,7 +225,9 @@ class Connection:
         self._shut(failure)
         self._writer.close()
 
-    async def _dispatch(self, frame: dict[str, Any]) -> None:
+    async def _dispatch(self, frame: Any) -> None:
+        if not isinstance(frame, dict):
+            raise ValueError(f"a frame is an object, not {type(frame).__name__}")
         if "hello" in frame:
             if frame.get("v") != PROTOCOL_VERSION:
                 raise DoorError(
@@ -248,9 +267,10 @@ class Connection:
                 call.cancelled.set()
                 await call.deliver({"cancel": True})
             return
+        item = frame["data"]
         call = self._incoming.get(frame["id"]) if frame.get("to") == "server" else self._outgoing.get(frame["id"])
         if call is not None:
-            await call.deliver(frame["data"])
+            await call.deliver(item)
 
     async def _serve(self, call: Call) -> None:
         frame: dict[str, Any]
