@@ -1,0 +1,1 @@
+"""Benchmarks: figures and ratios against other tools in the same run. Nothing here asserts a time."""
