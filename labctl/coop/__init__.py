@@ -1,0 +1,1 @@
+"""The room of cooperative key servers (COOP): election, announcements, synchronisation. Sans-IO. Empty yet."""

@@ -1,0 +1,1 @@
+"""The room of the IOS language: command grammar, show output, console. Empty yet."""
