@@ -1,0 +1,38 @@
+"""The one room that calls the `cryptography` library: hashes, CBC ciphers, Diffie-Hellman, RSA, AEAD.
+
+No primitive is written here. 3DES lives under `hazmat.decrepit` and finite-field Diffie-Hellman is announced to go,
+so each has one seam (`cbc.py`, `diffie_hellman.py`) and pyproject.toml pins the range of releases.
+"""
+
+from labctl.crypto.cbc import BlockCipher, block_size, cbc_decrypt, cbc_encrypt
+from labctl.crypto.diffie_hellman import (
+    DiffieHellmanError,
+    PrivateValue,
+    generate_private_value,
+    load_private_value,
+    public_length,
+    secret_length,
+)
+from labctl.crypto.hashes import digest, equal, hmac, size
+from labctl.crypto.rsa import RsaPrivateKey, RsaPublicKey, SignatureError, generate_rsa_key
+
+__all__ = [
+    "BlockCipher",
+    "DiffieHellmanError",
+    "PrivateValue",
+    "RsaPrivateKey",
+    "RsaPublicKey",
+    "SignatureError",
+    "block_size",
+    "cbc_decrypt",
+    "cbc_encrypt",
+    "digest",
+    "equal",
+    "generate_private_value",
+    "generate_rsa_key",
+    "hmac",
+    "load_private_value",
+    "public_length",
+    "secret_length",
+    "size",
+]
