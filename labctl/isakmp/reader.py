@@ -1,0 +1,67 @@
+"""A bounded reader: nested lengths cannot run past what holds them."""
+
+from __future__ import annotations
+
+from labctl.isakmp.errors import MalformedMessage
+
+
+class Reader:
+    """Reads octets from `data[start:end]`. Every overrun raises MalformedMessage."""
+
+    __slots__ = ("_data", "_end", "_position")
+
+    def __init__(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+        self._data = data
+        self._position = start
+        self._end = len(data) if end is None else end
+
+    @property
+    def left(self) -> int:
+        """Octets not read yet."""
+        return self._end - self._position
+
+    @property
+    def position(self) -> int:
+        """Where the next octet stands in the whole data."""
+        return self._position
+
+    def take(self, count: int) -> bytes:
+        """The next `count` octets."""
+        if count < 0 or count > self.left:
+            raise MalformedMessage(f"{count} octets wanted, {self.left} left")
+        start = self._position
+        self._position += count
+        return bytes(self._data[start : self._position])
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(self.left)
+
+    def peek(self) -> bytes:
+        """All that is left, without reading it."""
+        return bytes(self._data[self._position : self._end])
+
+    def u8(self) -> int:
+        """One octet."""
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        """Two octets, network order."""
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        """Four octets, network order."""
+        return int.from_bytes(self.take(4), "big")
+
+    def restrict_to(self, count: int) -> Reader:
+        """A reader of the next `count` octets, which this one skips."""
+        if count < 0 or count > self.left:
+            raise MalformedMessage(f"a length of {count} octets, {self.left} left")
+        inner = Reader(self._data, self._position, self._position + count)
+        self._position += count
+        return inner
+
+    def finish(self, what: str) -> None:
+        """Raises MalformedMessage if octets are left."""
+        if self.left:
+            raise MalformedMessage(f"{self.left} octets too many in {what}")
