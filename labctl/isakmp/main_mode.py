@@ -22,7 +22,7 @@ from labctl.isakmp import keys as schedule
 from labctl.isakmp import proposals, vendor
 from labctl.isakmp.datagram import Endpoint
 from labctl.isakmp.errors import AuthenticationFailed, InvalidId, LocalError, MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Flag, Header, PayloadType
+from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Flag, Header
 from labctl.isakmp.keys import Phase1Keys
 from labctl.isakmp.payloads import (
     Chained,
