@@ -1,6 +1,7 @@
 """What makes nodes: the Runtime protocol, and behind it `namespaces` and `docker`."""
 
 from labctl.runtime.protocol import (
+    SUPERVISOR_LOG,
     Availability,
     JournalEntry,
     LabNotRunning,
@@ -12,6 +13,7 @@ from labctl.runtime.protocol import (
 )
 
 __all__ = [
+    "SUPERVISOR_LOG",
     "Availability",
     "JournalEntry",
     "LabNotRunning",

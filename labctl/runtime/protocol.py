@@ -19,6 +19,9 @@ from labctl.topology.plan import Plan
 JournalEntry = Mapping[str, Any]
 Record = Callable[[dict[str, Any]], None]
 
+# In the folder of logs; no node can have this name.
+SUPERVISOR_LOG = "_supervisor.log"
+
 
 class RuntimeFailure(Exception):
     """A runtime could not do what was asked: what, why, and a hint that says what the user can do."""
@@ -42,42 +45,24 @@ class Availability:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LabPaths:
-    """The files of one lab (docs/internals.md, State). `directory` is `.../labctl/labs/<name>`, mode 0700."""
+class LabPaths(Protocol):
+    """Where one lab keeps its files; `labctl.lab.directory.LabDirectory` is one."""
 
-    name: str
-    directory: Path
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+
+    @property
+    def path(self) -> Path:
+        """The lab's directory, mode 0700."""
 
     @property
     def door(self) -> Path:
         """The unix socket of a namespaces lab."""
-        return self.directory / "door.sock"
-
-    @property
-    def journal(self) -> Path:
-        """JSON lines, one an object, synced before the object is made."""
-        return self.directory / "journal"
-
-    @property
-    def plan(self) -> Path:
-        """The plan that stands."""
-        return self.directory / "plan.json"
-
-    @property
-    def topology(self) -> Path:
-        """A copy of the file that was given to `up`."""
-        return self.directory / "topology.yml"
 
     @property
     def logs(self) -> Path:
-        """One file a node, and the supervisor's own."""
-        return self.directory / "logs"
-
-    @property
-    def supervisor_log(self) -> Path:
-        """What the supervisor itself has to say; no node can have this name."""
-        return self.logs / "_supervisor.log"
+        """A folder: one file a node, and SUPERVISOR_LOG."""
 
 
 @dataclass(frozen=True, slots=True)
