@@ -56,10 +56,14 @@ class Phase1Sa:
         """prf(SKEYID_a, parts): every HASH of later exchanges (RFC 2409 5.5, RFC 6407 3.2)."""
         return crypto.hmac(self.keys.hash, self.keys.skeyid_a, *parts)
 
-    def protect(self, exchange: int, message_id: int, hash_data: bytes, payloads: Sequence[Payload]) -> bytes:
-        """A whole message: HDR*, HASH, payloads. The IV chain of `message_id` goes on from it."""
+    def protect(self, exchange: int, message_id: int, payloads: Sequence[Payload], *prefix: bytes) -> bytes:
+        """A whole message: HDR*, HASH, payloads, with HASH = prf(SKEYID_a, prefix | payloads).
+
+        The IV chain of `message_id` goes on from it.
+        """
         first = payloads[0].TYPE if payloads else PayloadType.NONE
-        plaintext = pack_payload(HashPayload(hash_data), first) + pack_chain(payloads)
+        covered = pack_chain(payloads) if payloads else b""
+        plaintext = pack_payload(HashPayload(self.prf(*prefix, covered)), first) + covered
         ciphertext = schedule.seal(self.keys, self._iv(message_id), plaintext)
         self._advance(message_id, ciphertext[-self.keys.block :])
         header = Header(
@@ -103,8 +107,7 @@ class Phase1Sa:
 
     def informational(self, message_id: int, payload: Payload) -> bytes:
         """HDR*, HASH(1), N or D (RFC 2409 5.7)."""
-        hash_data = self.prf(message_id.to_bytes(4, "big"), pack_payload(payload, PayloadType.NONE))
-        return self.protect(ExchangeType.INFORMATIONAL, message_id, hash_data, (payload,))
+        return self.protect(ExchangeType.INFORMATIONAL, message_id, (payload,), message_id.to_bytes(4, "big"))
 
     def forget(self, message_id: int) -> None:
         """Drop the IV chain of an exchange that is over."""

@@ -1,0 +1,263 @@
+"""Payloads to policy and keys: what a member makes of a registration or a rekey, and what it refuses.
+
+RFC 6407 5.3-5.6. Unknown algorithms and attributes make a conforming member refuse the policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
+from labctl.gdoi import numbers
+from labctl.gdoi.numbers import (
+    GapAttribute,
+    KdType,
+    KekAttribute,
+    KekKey,
+    SaAttribute,
+    SaProtocol,
+    SidKey,
+    TekKey,
+)
+from labctl.gdoi.payloads import GdoiSa, KeyDownload, SaKek, SaTek
+from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficEncryptionKey
+from labctl.isakmp.attributes import Attribute, single
+from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
+
+# Widths of sender IDs that fit the IV's eight octets and leave room to count (RFC 6054 4).
+SID_BITS = range(1, 33)
+MAX_SENDER_IDS = 64
+
+UNDERSTOOD_TEK = {
+    SaAttribute.LIFE_TYPE,
+    SaAttribute.LIFE_DURATION,
+    SaAttribute.GROUP_DESCRIPTION,
+    SaAttribute.ENCAPSULATION_MODE,
+    SaAttribute.AUTHENTICATION_ALGORITHM,
+    SaAttribute.KEY_LENGTH,
+    SaAttribute.ADDRESS_PRESERVATION,
+    SaAttribute.SA_DIRECTION,
+    SaAttribute.POLICY_ORDER,
+}
+
+
+class PolicyRefused(PeerError):
+    """The policy is well-formed and not acceptable."""
+
+    notify = NotifyType.NO_PROPOSAL_CHOSEN
+
+
+@dataclass(frozen=True, slots=True)
+class KekPolicy:
+    """SAK, understood."""
+
+    spi: bytes
+    encryption: Encryption
+    key_octets: int
+    signature_hash: Hash
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class TekPolicy:
+    """One SAT, understood. `spi` and `transform` are None for a deny entry."""
+
+    entry: AccessListEntry
+    spi: int | None
+    transform: TransformSet | None
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole SA payload, understood. Holds no key."""
+
+    kek: KekPolicy | None
+    teks: tuple[TekPolicy, ...]
+    activation_delay: int = 0
+    deactivation_delay: int = 0
+    received: float = field(default=0.0)
+
+    @property
+    def needs_sender_id(self) -> bool:
+        """True where a SAT is of a counter mode (RFC 6407 5.6.4.4)."""
+        return any(tek.transform is not None and tek.transform.uses_counter_mode for tek in self.teks)
+
+
+def read_policy(sa: GdoiSa, now: float) -> Policy:
+    """Understand an SA payload that came at `now`. Raises PeerError."""
+    delays = (0, 0)
+    if sa.gap is not None:
+        if sa.gap.unknown:
+            raise PolicyRefused(f"GAP attributes {sa.gap.unknown}", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
+        delays = (
+            sa.gap.value(GapAttribute.ACTIVATION_TIME_DELAY) or 0,
+            sa.gap.value(GapAttribute.DEACTIVATION_TIME_DELAY) or 0,
+        )
+    kek = None if sa.kek is None else read_kek(sa.kek)
+    return Policy(kek, tuple(read_tek(tek) for tek in sa.teks), *delays, now)
+
+
+def _number(attributes: tuple[Attribute, ...], kind: int) -> int | None:
+    found = single(attributes, kind)
+    return None if found is None else found.number
+
+
+def read_kek(sak: SaKek) -> KekPolicy:
+    """Understand SAK. Raises PolicyRefused for algorithms that we do not have (RFC 6407 5.3.2)."""
+    unknown = [item.kind for item in sak.attributes if item.kind not in tuple(KekAttribute)]
+    if unknown:
+        raise PolicyRefused(f"SAK attributes {unknown}", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
+    algorithm = _number(sak.attributes, KekAttribute.ALGORITHM)
+    encryption = next((name for name, number in numbers.KEK_ALGORITHMS.items() if number == algorithm), None)
+    if encryption is None:
+        raise PolicyRefused(f"KEK algorithm {algorithm}")
+    bits = _number(sak.attributes, KekAttribute.KEY_LENGTH)
+    if encryption is Encryption.AES_CBC and bits not in numbers.AES_KEY_BITS:
+        raise PolicyRefused(f"an AES KEK of {bits} bits")
+    if encryption is Encryption.TRIPLE_DES and bits not in (None, 192):
+        raise PolicyRefused(f"a 3DES KEK of {bits} bits")
+    if _number(sak.attributes, KekAttribute.SIG_ALGORITHM) != numbers.SIGNATURE_RSA:
+        raise PolicyRefused(f"signature algorithm {_number(sak.attributes, KekAttribute.SIG_ALGORITHM)}")
+    hash_number = _number(sak.attributes, KekAttribute.SIG_HASH_ALGORITHM)
+    signature_hash = next((name for name, number in numbers.SIGNATURE_HASHES.items() if number == hash_number), None)
+    if signature_hash is None:
+        raise PolicyRefused(f"signature hash {hash_number}")
+    lifetime = _number(sak.attributes, KekAttribute.KEY_LIFETIME)
+    if not lifetime:
+        raise PolicyRefused("a KEK without lifetime")
+    return KekPolicy(sak.spi, encryption, (bits or 192) // 8, signature_hash, lifetime)
+
+
+def read_tek(sat: SaTek) -> TekPolicy:
+    """Understand a SAT. Raises PolicyRefused."""
+    entry = sat.entry()
+    if sat.sa_protocol == SaProtocol.BYPASS:
+        return TekPolicy(entry, None, None, 0)
+    if sat.sa_protocol != SaProtocol.ESP:
+        raise PolicyRefused("AH is not supported", NotifyType.INVALID_PROTOCOL_ID)
+    unknown = [item.kind for item in sat.attributes if item.kind not in UNDERSTOOD_TEK]
+    if unknown:
+        raise PolicyRefused(f"SAT attributes {unknown}", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
+
+    def value(kind: SaAttribute, default: int) -> int:
+        found = _number(sat.attributes, kind)
+        return default if found is None else found
+
+    cipher = next((name for name, number in numbers.TRANSFORMS.items() if number == sat.transform), None)
+    if cipher is None:
+        raise PolicyRefused(f"ESP transform {sat.transform}", NotifyType.INVALID_TRANSFORM_ID)
+    if value(SaAttribute.ENCAPSULATION_MODE, numbers.TUNNEL_MODE) != numbers.TUNNEL_MODE:
+        raise PolicyRefused("an encapsulation mode other than tunnel")
+    if value(SaAttribute.ADDRESS_PRESERVATION, numbers.PRESERVE_BOTH) != numbers.PRESERVE_BOTH:
+        raise PolicyRefused("an address preservation other than of both addresses")
+    if value(SaAttribute.SA_DIRECTION, numbers.SYMMETRIC) != numbers.SYMMETRIC:
+        raise PolicyRefused("an SA direction other than symmetric")
+    if value(SaAttribute.LIFE_TYPE, numbers.LIFE_SECONDS) != numbers.LIFE_SECONDS:
+        raise PolicyRefused("a lifetime that is not in seconds")
+    transform = _transform(cipher, value(SaAttribute.KEY_LENGTH, 0), value(SaAttribute.AUTHENTICATION_ALGORITHM, 0))
+    lifetime = value(SaAttribute.LIFE_DURATION, numbers.DEFAULT_LIFE_SECONDS)
+    return TekPolicy(entry, sat.spi_number, transform, lifetime)
+
+
+def _transform(cipher: Cipher, key_bits: int, authentication: int) -> TransformSet:
+    integrity = next((name for name, number in numbers.AUTHENTICATIONS.items() if number == authentication), None)
+    counter_mode = cipher in (Cipher.AES_GCM, Cipher.AES_GMAC)
+    # GCM and GMAC bring their own integrity; an algorithm named beside GMAC (11-13) says the same again.
+    if counter_mode:
+        integrity = Integrity.NONE
+    elif integrity is None:
+        raise PolicyRefused(f"authentication algorithm {authentication}")
+    if cipher in numbers.SIZED_CIPHERS and key_bits not in numbers.AES_KEY_BITS:
+        raise PolicyRefused(f"an AES key of {key_bits} bits")
+    fixed = {Cipher.TRIPLE_DES: 192, Cipher.NULL: 0}
+    return TransformSet(cipher, fixed.get(cipher, key_bits), integrity)
+
+
+def combine(policy: Policy, download: KeyDownload, sequence: int, now: float) -> GroupKeys:
+    """Policy and keys together. Packets that no policy names are ignored (RFC 6407 5.6). Raises PeerError."""
+    packets = {int.from_bytes(packet.spi, "big"): packet for packet in download.of(KdType.TEK)}
+    teks: dict[int, TrafficEncryptionKey] = {}
+    for tek in policy.teks:
+        if tek.spi is None or tek.transform is None or tek.spi in teks:
+            continue
+        packet = packets.get(tek.spi)
+        if packet is None:
+            raise MalformedMessage(f"no key for SPI {tek.spi:#010x}")
+        gmac = tek.transform.cipher is Cipher.AES_GMAC
+        key = packet.octets(TekKey.ALGORITHM_KEY)
+        if key is None:
+            key = (packet.octets(TekKey.INTEGRITY_KEY) if gmac else None) or b""
+        integrity = b"" if gmac else packet.octets(TekKey.INTEGRITY_KEY) or b""
+        expected = (
+            numbers.encryption_key_octets(tek.transform),
+            numbers.INTEGRITY_OCTETS[tek.transform.integrity],
+        )
+        if (len(key), len(integrity)) != expected:
+            raise MalformedMessage(f"keys of the wrong size for SPI {tek.spi:#010x}")
+        expires = policy.received + tek.lifetime
+        teks[tek.spi] = TrafficEncryptionKey(tek.spi, tek.transform, key, integrity, tek.lifetime, expires)
+    bits, sender_ids = _sender_ids(download)
+    if policy.needs_sender_id and not sender_ids:
+        raise MalformedMessage("a counter-mode policy without a sender ID")
+    return GroupKeys(
+        _rules(policy),
+        teks,
+        _kek(policy, download, sequence),
+        sender_ids,
+        bits,
+        policy.activation_delay,
+        policy.deactivation_delay,
+    )
+
+
+def _rules(policy: Policy) -> tuple[PolicyRule, ...]:
+    """SATs of one selector, in whatever generation of keys, are one rule; order is that of first sight."""
+    spis: dict[AccessListEntry, list[int]] = {}
+    for tek in policy.teks:
+        known = spis.setdefault(tek.entry, [])
+        if tek.spi is not None:
+            known.append(tek.spi)
+    return tuple(
+        PolicyRule(entry, tuple(found) if entry.action is Action.PERMIT else ()) for entry, found in spis.items()
+    )
+
+
+def _kek(policy: Policy, download: KeyDownload, sequence: int) -> KeyEncryptionKey | None:
+    if policy.kek is None:
+        return None
+    packets = [packet for packet in download.of(KdType.KEK) if packet.spi == policy.kek.spi]
+    if not packets:
+        raise MalformedMessage("no key for the KEK")
+    both = packets[0].octets(KekKey.ALGORITHM_KEY) or b""
+    iv_octets = 16 if policy.kek.encryption is Encryption.AES_CBC else 8
+    if len(both) != iv_octets + policy.kek.key_octets:
+        raise MalformedMessage("a KEK of the wrong size")
+    signature_key = packets[0].octets(KekKey.SIG_ALGORITHM_KEY)
+    if not signature_key:
+        raise MalformedMessage("no public key to verify rekeys with")
+    return KeyEncryptionKey(
+        policy.kek.spi,
+        policy.kek.encryption,
+        both[:iv_octets],
+        both[iv_octets:],
+        policy.kek.signature_hash,
+        signature_key,
+        policy.kek.lifetime,
+        policy.received + policy.kek.lifetime,
+        sequence,
+    )
+
+
+def _sender_ids(download: KeyDownload) -> tuple[int, tuple[int, ...]]:
+    packets = download.of(KdType.SID)
+    if not packets:
+        return 0, ()
+    attributes = packets[0].attributes
+    bits = _number(attributes, SidKey.NUMBER_OF_SID_BITS)
+    if bits not in SID_BITS:
+        raise MalformedMessage(f"sender IDs of {bits} bits")
+    values = tuple(item.number for item in attributes if item.kind == SidKey.SID_VALUE)
+    if not values or len(values) > MAX_SENDER_IDS or any(value >> bits for value in values):
+        raise MalformedMessage("sender IDs that do not fit their width")
+    return bits, values

@@ -1,0 +1,46 @@
+"""What a key server or a group member tells its agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from labctl.gdoi.policy import GroupKeys
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A message of the syslog catalogue (reference/cisco-getvpn.md section 4)."""
+
+    facility: str
+    severity: int
+    mnemonic: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInstalled:
+    """The keys and rules that count from now on; `sending` gives the SPI of each rule, None = nothing to send under."""
+
+    group: str
+    keys: GroupKeys
+    sending: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """A member's state or reason, or a key server's members, have changed."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Phase1KeyLog:
+    """For a key log on request: the cipher key of a phase-1 SA."""
+
+    initiator_cookie: bytes
+    cipher_key: bytes = field(repr=False)
+    peer: IPv4Address
+
+
+Event = LogMessage | PolicyInstalled | StateChanged | Phase1KeyLog
