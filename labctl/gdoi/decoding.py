@@ -255,7 +255,7 @@ def _sender_ids(download: KeyDownload) -> tuple[int, tuple[int, ...]]:
         return 0, ()
     attributes = packets[0].attributes
     bits = _number(attributes, SidKey.NUMBER_OF_SID_BITS)
-    if bits not in SID_BITS:
+    if bits is None or bits not in SID_BITS:
         raise MalformedMessage(f"sender IDs of {bits} bits")
     values = tuple(item.number for item in attributes if item.kind == SidKey.SID_VALUE)
     if not values or len(values) > MAX_SENDER_IDS or any(value >> bits for value in values):

@@ -1,0 +1,300 @@
+"""The key server: authenticates members, hands out policy and keys by GROUPKEY-PULL (RFC 6407 3). Sans-IO."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from labctl import crypto
+from labctl.configuration import IsakmpPolicy, KeyServerGroup, PreSharedKey
+from labctl.gdoi import encoding
+from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
+from labctl.gdoi.group import Group, Member, SenderIdsExhausted
+from labctl.gdoi.numbers import GapAttribute
+from labctl.gdoi.payloads import PARSERS, GdoiSa, GroupAssociatedPolicy, SequenceNumber
+from labctl.gdoi.timing import Timing
+from labctl.isakmp import vendor
+from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
+from labctl.isakmp.errors import InvalidHash, InvalidId, MalformedMessage, NotifyType, PeerError
+from labctl.isakmp.events import Cause, Phase1Failed
+from labctl.isakmp.header import ExchangeType, PayloadType
+from labctl.isakmp.main_mode import RandomSource, only
+from labctl.isakmp.payloads import Identification, Nonce, Notification, Payload
+from labctl.isakmp.sa import Opened, Phase1Sa
+from labctl.isakmp.timers import Timers
+
+NONCE_OCTETS = 32
+
+# GROUPKEY-PULLs between message 2 and message 3, over all members; beyond it the oldest are dropped.
+MAX_PULLS = 4096
+PULL_SECONDS = 60.0
+
+# The most sender IDs one member may ask for (GAP attribute 3).
+MAX_SENDER_IDS = 16
+
+MAX_EVENTS = 10_000
+
+
+@dataclass(slots=True)
+class _Pull:
+    """A GROUPKEY-PULL that waits for message 3."""
+
+    group: Group
+    nonces: bytes = field(repr=False)
+    offered: GdoiSa = field(repr=False)
+    started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group as `status` shows it."""
+
+    name: str
+    identity: str
+    members: tuple[Member, ...]
+    teks: tuple[tuple[int, float], ...]
+    kek_left: float | None
+
+
+class KeyServer:
+    """One key server with its groups, on one UDP port."""
+
+    def __init__(
+        self,
+        groups: Sequence[KeyServerGroup],
+        policies: Sequence[IsakmpPolicy],
+        pre_shared_keys: Sequence[PreSharedKey],
+        *,
+        random: RandomSource,
+        signing_key: crypto.RsaPrivateKey | None = None,
+        relaxed_doi: bool = True,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        timing = timing or Timing()
+        self._random = random
+        self._groups = {
+            encoding.group_identity(group.identity).pack(): Group(group, random, signing_key, timing)
+            for group in groups
+        }
+        self._isakmp = IsakmpEndpoint(
+            self,
+            policies=policies,
+            pre_shared_keys=pre_shared_keys,
+            random=random,
+            relaxed_doi=relaxed_doi,
+            limits=limits,
+        )
+        self._pulls: OrderedDict[tuple[bytes, int], _Pull] = OrderedDict()
+        self._timers: Timers[bytes] = Timers()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+
+    # The sans-IO interface.
+
+    def receive_datagram(self, datagram: Datagram, now: float) -> None:
+        """Take a datagram; whatever it holds, nothing is raised."""
+        self._isakmp.receive(datagram, now)
+
+    def datagrams_to_send(self) -> list[Datagram]:
+        """What has to leave."""
+        return self._isakmp.datagrams_to_send()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` wants to be called."""
+        deadlines = [self._isakmp.next_deadline(), self._timers.next_deadline()]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due: retransmissions, new keys."""
+        self._isakmp.handle_timer(now)
+        while (identity := self._timers.pop_due(now)) is not None:
+            group = self._groups[identity]
+            if group.members and group.renew(now):
+                self._events.append(StateChanged(group.configuration.name))
+            self._schedule(identity, group)
+
+    def next_event(self) -> Event | None:
+        """The oldest event not fetched yet."""
+        while self._isakmp.next_event() is not None:
+            pass  # Everything that matters comes through the methods below.
+        return self._events.popleft() if self._events else None
+
+    # What the agent asks.
+
+    def status(self, now: float) -> tuple[GroupStatus, ...]:
+        """Each group with its members and the life left in its keys (seconds)."""
+        return tuple(
+            GroupStatus(
+                group.configuration.name,
+                str(group.configuration.identity),
+                tuple(group.members.values()),
+                tuple((tek.spi, tek.expires - now) for item in group.generations for tek in item.teks),
+                None if group.kek is None else group.kek.expires - now,
+            )
+            for group in self._groups.values()
+        )
+
+    @property
+    def isakmp(self) -> IsakmpEndpoint:
+        """For reading: associations and their counts."""
+        return self._isakmp
+
+    @property
+    def open_pulls(self) -> int:
+        """GROUPKEY-PULLs that wait for message 3."""
+        return len(self._pulls)
+
+    def group(self, name: str) -> Group:
+        """A group by name. Raises KeyError."""
+        for group in self._groups.values():
+            if group.configuration.name == name:
+                return group
+        raise KeyError(name)
+
+    # Called by the ISAKMP endpoint.
+
+    def on_established(self, sa: Phase1Sa, now: float) -> None:
+        """Phase 1 is there; a PULL will follow."""
+        self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
+
+    def on_failed(self, failure: Phase1Failed, now: float) -> None:
+        """Say why a member did not come through phase 1 (reference/cisco-getvpn.md 4)."""
+        peer = failure.peer.address
+        if failure.cause == Cause.AUTHENTICATION:
+            text = f"IKE message from {peer} failed its sanity check or is malformed: {failure.reason}"
+            self._log("CRYPTO", 4, "IKMP_BAD_MESSAGE", text)
+        elif failure.cause != Cause.TIMEOUT:
+            text = f"Processing of Main mode failed with peer at {peer}: {failure.reason}"
+            self._log("CRYPTO", 6, "IKMP_MODE_FAILURE", text)
+
+    def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
+        """Group membership outlives phase 1 (RFC 6407 3): only open PULLs go."""
+        for key in [key for key in self._pulls if key[0] == sa.cookies]:
+            del self._pulls[key]
+
+    def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
+        """A member that dislikes the policy says NO-PROPOSAL-CHOSEN."""
+        if notification.kind == NotifyType.NO_PROPOSAL_CHOSEN:
+            text = f"Registration: GM {sa.peer.address} rejected the policy in the SA payload"
+            self._log("GDOI", 4, "KS_GM_REJECTS_SA_PAYLOAD", text)
+
+    def on_exchange(self, sa: Phase1Sa, received: Received, now: float) -> None:
+        """GROUPKEY-PULL, messages 1 and 3."""
+        if received.header.exchange != ExchangeType.GROUPKEY_PULL:
+            raise PeerError(
+                f"exchange {received.header.exchange} is not served here", NotifyType.UNSUPPORTED_EXCHANGE_TYPE
+            )
+        opened = sa.open(received.header, received.datagram.data, PARSERS)
+        try:
+            pull = self._pulls.get((sa.cookies, received.header.message_id))
+            if pull is None:
+                self._answer_request(sa, received, opened, now)
+            else:
+                self._deliver_keys(sa, received, opened, pull, now)
+        except InvalidHash as error:
+            self._log("GDOI", 4, "KS_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
+            raise error
+
+    def on_group_datagram(self, received: Received, now: float) -> None:
+        """Nothing of the sort is expected: acknowledgements are asked for with the first rekey."""
+        raise PeerError("no rekey of ours is waiting for this", NotifyType.INVALID_COOKIE)
+
+    def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
+        """A key server sends no requests under phase 1."""
+
+    # GROUPKEY-PULL.
+
+    def _answer_request(self, sa: Phase1Sa, received: Received, opened: Opened, now: float) -> None:
+        """Message 1 to message 2: HASH(1) = prf(M-ID | Ni | ID); HASH(2) = prf(M-ID | Ni_b | Nr | SA)."""
+        message_id = received.header.message_id
+        mid = message_id.to_bytes(4, "big")
+        sa.verify(opened, mid)
+        if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.ID]:
+            raise MalformedMessage("message 1 of GROUPKEY-PULL holds a nonce and an identity")
+        nonce, identity = only(opened.payloads, Nonce), only(opened.payloads, Identification)
+        key = identity.pack()
+        group = self._groups.get(key)
+        if group is None:
+            self._refuse_group(sa, received, identity, now)
+            return
+        first = not group.members
+        group.renew(now)
+        self._schedule(key, group)
+        private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
+        offered = group.sa_payload(now, private=private)
+        own = Nonce(self._random(NONCE_OCTETS))
+        answer = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (own, offered), mid, nonce.data)
+        self._pulls[sa.cookies, message_id] = _Pull(group, mid + nonce.data + own.data, offered, now)
+        self._trim_pulls(now)
+        self._isakmp.reply(received, answer, now)
+        if first:
+            name = group.configuration.name
+            text = f"Re-key: First GM {sa.peer.address} seen by KS in the group {name}."
+            self._log("GDOI", 6, "KS_FIRST_GM", text)
+
+    def _refuse_group(self, sa: Phase1Sa, received: Received, identity: Identification, now: float) -> None:
+        shown = str(int.from_bytes(identity.data, "big")) if len(identity.data) == 4 else identity.data.hex()
+        text = (
+            f"Registration: identity {shown} is no group of this key server: "
+            f"config mismatch between KS and the GM {sa.peer.address}"
+        )
+        self._log("GDOI", 3, "KS_BAD_ID", text)
+        sa.forget(received.header.message_id)
+        self._isakmp.reply(received, None, now)
+        self._isakmp.notify(sa, NotifyType.INVALID_ID_INFORMATION)
+
+    def _deliver_keys(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
+        """Message 3 to message 4. Only HASH(3) proves that the member is alive: nothing changes before it."""
+        sa.verify(opened, pull.nonces)
+        key = (sa.cookies, received.header.message_id)
+        kinds = [item.payload.TYPE for item in opened.payloads]
+        if kinds not in ([], [PayloadType.GAP]):
+            raise MalformedMessage("message 3 of GROUPKEY-PULL holds at most a GAP payload")
+        wanted = 1
+        if opened.payloads and isinstance(opened.payloads[0].payload, GroupAssociatedPolicy):
+            wanted = opened.payloads[0].payload.value(GapAttribute.SENDER_ID_REQUEST) or 1
+        if wanted > MAX_SENDER_IDS:
+            raise InvalidId(f"{wanted} sender IDs at once")
+        del self._pulls[key]
+        group = pull.group
+        try:
+            sender_ids = group.take_sender_ids(wanted) if group.uses_counter_mode else ()
+        except SenderIdsExhausted as error:
+            # The member gets no answer, tries again and finds the group under new keys.
+            group.start_over(now)
+            self._log("GDOI", 3, "KS_SID_EXHAUSTED", f"group {group.configuration.name} starts over: {error}")
+            self._events.append(StateChanged(group.configuration.name))
+            return
+        payloads: list[Payload] = []
+        if pull.offered.kek is not None and group.kek is not None:
+            payloads.append(SequenceNumber(group.kek.sequence))
+        payloads.append(group.key_download(pull.offered, sender_ids))
+        answer = sa.protect(ExchangeType.GROUPKEY_PULL, key[1], payloads, pull.nonces)
+        sa.forget(key[1])
+        self._isakmp.reply(received, answer, now)
+        self._register(group, sa.peer.address, sender_ids, now)
+
+    def _register(self, group: Group, address: IPv4Address, sender_ids: tuple[int, ...], now: float) -> None:
+        member = group.members.setdefault(address, Member(address, now))
+        member.registered = now
+        member.registrations += 1
+        member.sender_ids = sender_ids
+        self._events.append(StateChanged(group.configuration.name))
+
+    def _schedule(self, identity: bytes, group: Group) -> None:
+        deadline = group.next_deadline()
+        if deadline is not None:
+            self._timers.set(identity, deadline)
+
+    def _trim_pulls(self, now: float) -> None:
+        while self._pulls:
+            oldest = next(iter(self._pulls.values()))
+            if len(self._pulls) <= MAX_PULLS and now - oldest.started <= PULL_SECONDS:
+                return
+            self._pulls.popitem(last=False)
+
+    def _log(self, facility: str, severity: int, mnemonic: str, text: str) -> None:
+        self._events.append(LogMessage(facility, severity, mnemonic, text))
