@@ -158,7 +158,7 @@ class Connection:
             raise self.failure or DoorClosed()
         return self.peer_hello
 
-    async def open(self, op: str, **args: Any) -> Call:
+    async def open(self, op: str, /, **args: Any) -> Call:
         """Begin a request and return it while it runs."""
         if self._closed.is_set():
             raise self.failure or DoorClosed()
@@ -169,7 +169,7 @@ class Connection:
         await self.send_frame({"id": call_id, "op": op, "args": args})
         return call
 
-    async def call(self, op: str, **args: Any) -> dict[str, Any]:
+    async def call(self, op: str, /, **args: Any) -> dict[str, Any]:
         """A request without a stream: its result. Raises DoorError."""
         return await (await self.open(op, **args)).result()
 
