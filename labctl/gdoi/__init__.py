@@ -1,0 +1,22 @@
+"""GDOI (RFC 6407), sans-IO: group policy, GROUPKEY-PULL, key server and group member.
+
+- `policy`, `timing`: keys and rules as both sides hold them, and when they are renewed.
+- `payloads`, `encoding`, `decoding`: the wire form, and policy to and from it.
+- `group`, `key_server`: what a key server keeps and answers. `group_member`: how a member registers.
+- `push`, `ack`: GROUPKEY-PUSH and its acknowledgement, built and opened.
+"""
+
+from labctl.gdoi.group_member import GroupMember
+from labctl.gdoi.key_server import KeyServer
+from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficEncryptionKey
+from labctl.gdoi.timing import Timing
+
+__all__ = [
+    "GroupKeys",
+    "GroupMember",
+    "KeyEncryptionKey",
+    "KeyServer",
+    "PolicyRule",
+    "Timing",
+    "TrafficEncryptionKey",
+]

@@ -1,0 +1,443 @@
+"""The group member: registers with a list of key servers by GROUPKEY-PULL (RFC 6407 3) and keeps its keys. Sans-IO.
+
+    IDLE -> PHASE1 -> REQUESTED (message 1) -> ACCEPTED (message 3) -> REGISTERED -> ... again before the keys end
+                 any failure -> next key server -> ... -> PAUSED after the whole list has failed -> PHASE1
+
+`state` tells where the running registration stands; `registered` whether there are keys, which a registration that
+fails does not take away before their time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+
+from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey
+from labctl.gdoi import encoding
+from labctl.gdoi.decoding import Policy, combine, read_policy
+from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, PolicyInstalled, StateChanged
+from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
+from labctl.gdoi.policy import GroupKeys
+from labctl.gdoi.timing import Timing
+from labctl.isakmp.datagram import Datagram, Endpoint
+from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
+from labctl.isakmp.errors import InvalidHash, MalformedMessage, NotifyType, PeerError
+from labctl.isakmp.events import Cause, Phase1Failed, Phase1Hint
+from labctl.isakmp.header import ExchangeType, PayloadType
+from labctl.isakmp.main_mode import RandomSource, known, only
+from labctl.isakmp.payloads import Nonce, Notification
+from labctl.isakmp.sa import Opened, Phase1Sa
+from labctl.isakmp.timers import Timers
+
+NONCE_OCTETS = 32
+MAX_EVENTS = 10_000
+
+# Why a key server may refuse a group, as its notification says it (reference 1.8).
+_REFUSALS = {
+    NotifyType.INVALID_ID_INFORMATION: "it does not know group {identity}",
+    NotifyType.AUTHENTICATION_FAILED: "it does not authorize this member for group {identity}",
+    NotifyType.INVALID_HASH_INFORMATION: "it finds a hash of ours wrong",
+    NotifyType.PAYLOAD_MALFORMED: "it cannot read our messages",
+    NotifyType.ATTRIBUTES_NOT_SUPPORTED: "it does not support an attribute of ours",
+}
+
+
+class State(Enum):
+    """Where the registration stands."""
+
+    IDLE = "idle"
+    PHASE1 = "phase 1"
+    REQUESTED = "requested"
+    ACCEPTED = "accepted"
+    REGISTERED = "registered"
+    PAUSED = "paused"
+
+
+class _Timer(Enum):
+    REGISTER = "register"
+    RESUME = "resume"
+    KEYS = "keys"
+
+
+@dataclass(slots=True)
+class _Pull:
+    """A GROUPKEY-PULL of ours."""
+
+    message_id: int
+    nonce: bytes = field(repr=False)
+    prefix: bytes = field(repr=False, default=b"")
+    policy: Policy | None = None
+
+
+class GroupMember:
+    """One membership: one group, one crypto interface, one list of key servers."""
+
+    def __init__(
+        self,
+        membership: GroupMembership,
+        policies: Sequence[IsakmpPolicy],
+        pre_shared_keys: Sequence[PreSharedKey],
+        *,
+        random: RandomSource,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.membership = membership
+        self.state = State.IDLE
+        self.reason = ""
+        self.key_server: IPv4Address | None = None
+        self.keys: GroupKeys | None = None
+        self.registered_with: IPv4Address | None = None
+        self.registered_at = 0.0
+        self.next_registration: float | None = None
+        self.attempts = 0
+        self.successes = 0
+        self._timing = timing or Timing()
+        self._random = random
+        self._index = 0
+        self._rounds = 0
+        self._pull: _Pull | None = None
+        self._sending: tuple[int | None, ...] = ()
+        self._timers: Timers[_Timer] = Timers()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._isakmp = IsakmpEndpoint(
+            self, policies=policies, pre_shared_keys=pre_shared_keys, random=random, limits=limits
+        )
+
+    # The sans-IO interface.
+
+    def start(self, now: float) -> None:
+        """Register, beginning with the first key server of the list."""
+        self._index = self._rounds = 0
+        self._attempt(now)
+
+    def stop(self, now: float) -> None:
+        """Leave: end phase 1 and forget the keys."""
+        for key in _Timer:
+            self._timers.cancel(key)
+        self._isakmp.abandon(self._server())
+        self._pull = None
+        for sa in self._isakmp.associations:
+            self._isakmp.delete(sa, now, "the member leaves the group")
+        self.keys = None
+        self._set(State.IDLE, "")
+        self._log("GDOI", 5, "GM_UNREGISTER", f"GM left the group {self.membership.name}.")
+
+    def receive_datagram(self, datagram: Datagram, now: float) -> None:
+        """Take a datagram; whatever it holds, nothing is raised."""
+        self._isakmp.receive(datagram, now)
+
+    def datagrams_to_send(self) -> list[Datagram]:
+        """What has to leave."""
+        return self._isakmp.datagrams_to_send()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` wants to be called."""
+        deadlines = [self._isakmp.next_deadline(), self._timers.next_deadline()]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due: retransmissions, the next registration, keys that end."""
+        self._isakmp.handle_timer(now)
+        while (key := self._timers.pop_due(now)) is not None:
+            if key is _Timer.KEYS:
+                self._refresh_keys(now)
+            elif key is _Timer.RESUME:
+                self._attempt(now)
+            elif self.state is State.REGISTERED:
+                self._index = self._rounds = 0
+                text = (
+                    f"The IPSec SA created for group {self.membership.name} may have expired/been cleared, "
+                    "or didn't go through. Re-register to KS."
+                )
+                self._log("GDOI", 4, "GM_RE_REGISTER", text)
+                self._attempt(now)
+
+    def next_event(self) -> Event | None:
+        """The oldest event not fetched yet."""
+        while (below := self._isakmp.next_event()) is not None:
+            # A reason that the key server gave in clear is worth showing long before the exchange times out.
+            if isinstance(below, Phase1Hint) and self.state is State.PHASE1:
+                self._set(State.PHASE1, f"{below.peer.address}: {below.reason}")
+        return self._events.popleft() if self._events else None
+
+    # What the agent asks.
+
+    @property
+    def registered(self) -> bool:
+        """True while there are keys."""
+        return self.keys is not None and bool(self.keys.teks)
+
+    @property
+    def isakmp(self) -> IsakmpEndpoint:
+        """For reading: associations and their counts."""
+        return self._isakmp
+
+    # Registration.
+
+    def _server(self) -> Endpoint:
+        return Endpoint(self.membership.key_servers[self._index])
+
+    def _attempt(self, now: float) -> None:
+        server = self._server()
+        local = Endpoint(self.membership.local_address)
+        self.key_server = server.address
+        self.attempts += 1
+        self._pull = None
+        name = self.membership.name
+        text = f"Start registration to KS {server.address} for group {name} using address {local.address}"
+        self._log("CRYPTO", 5, "GM_REGSTER", text)
+        association = self._isakmp.association_with(server)
+        if association is not None:
+            self._request(association, now)
+            return
+        self._set(State.PHASE1, self.reason or f"{server.address}: waiting for its first answer")
+        self._isakmp.initiate(local, server, now)
+
+    def _failed(self, reason: str, now: float) -> None:
+        """This key server did not give us keys: the next one, after a pause once all have failed."""
+        server = self._server()
+        self._pull = None
+        reason = f"{server.address}: {reason}"
+        self._index += 1
+        if self._index < len(self.membership.key_servers):
+            self._set(State.PHASE1, reason)
+            self._log("CRYPTO", 5, "GM_CONN_NEXT_SER", "GM is connecting to next key server from the list")
+            self._timers.set(_Timer.RESUME, now)
+            return
+        self._index = 0
+        self._rounds += 1
+        pause = self._timing.pause_after(self._rounds)
+        # Members that lost the same key server do not all come back at once.
+        jitter = int.from_bytes(self._random(2), "big") / 0xFFFF * pause * 0.2
+        self._timers.set(_Timer.RESUME, now + pause + jitter)
+        self._set(State.PAUSED, reason)
+
+    def _request(self, sa: Phase1Sa, now: float) -> None:
+        """Message 1: HASH(1) = prf(M-ID | Ni | ID)."""
+        message_id = self._isakmp.new_message_id()
+        nonce = Nonce(self._random(NONCE_OCTETS))
+        identity = encoding.group_identity(self.membership.identity)
+        mid = message_id.to_bytes(4, "big")
+        self._pull = _Pull(message_id, nonce.data, mid + nonce.data)
+        data = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (nonce, identity), mid)
+        self._isakmp.request(sa, message_id, data, now)
+        self._set(State.REQUESTED, self.reason or f"{sa.peer.address}: waiting for the policy")
+
+    def _receive_policy(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
+        """Message 2 to message 3: HASH(2) = prf(M-ID | Ni_b | Nr | SA); HASH(3) = prf(M-ID | Ni_b | Nr_b)."""
+        sa.verify(opened, pull.prefix)
+        if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.SA]:
+            raise MalformedMessage("message 2 of GROUPKEY-PULL holds a nonce and an SA")
+        nonce, offered = only(opened.payloads, Nonce), only(opened.payloads, GdoiSa)
+        self._isakmp.answered(sa, pull.message_id)
+        self._isakmp.reply(received, None, now)
+        try:
+            pull.policy = read_policy(offered, now)
+        except PeerError as error:
+            self._reject(sa, error, now)
+            return
+        pull.prefix += nonce.data
+        data = sa.protect(ExchangeType.GROUPKEY_PULL, pull.message_id, (), pull.prefix)
+        self._isakmp.request(sa, pull.message_id, data, now)
+        self._set(State.ACCEPTED, f"{sa.peer.address}: waiting for the keys")
+
+    def _reject(self, sa: Phase1Sa, error: PeerError, now: float) -> None:
+        """Policy that we cannot take: say so and leave phase 1 (RFC 6407 3.3)."""
+        text = (
+            f"Registration: Policy in SA payload sent by KS {sa.peer.address} rejected by GM in the group "
+            f"{self.membership.name} reason {error.reason}"
+        )
+        self._log("GDOI", 4, "GM_REJECTING_SA_PAYLOAD", text)
+        self._pull = None
+        self._isakmp.notify(sa, NotifyType.NO_PROPOSAL_CHOSEN)
+        self._isakmp.delete(sa, now, "the policy is not acceptable")
+        self._failed(f"its policy is not acceptable: {error.reason}", now)
+
+    def _receive_keys(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
+        """Message 4: HASH(4) = prf(M-ID | Ni_b | Nr_b [| SEQ] | KD)."""
+        sa.verify(opened, pull.prefix)
+        policy = known(pull.policy)
+        kinds = [item.payload.TYPE for item in opened.payloads]
+        expected = [PayloadType.SEQ, PayloadType.KD] if policy.kek is not None else [PayloadType.KD]
+        if kinds != expected:
+            raise MalformedMessage("message 4 of GROUPKEY-PULL holds KD, and SEQ where there is a KEK")
+        sequence = only(opened.payloads, SequenceNumber).number if policy.kek is not None else 0
+        self._isakmp.answered(sa, pull.message_id)
+        self._isakmp.reply(received, None, now)
+        sa.forget(pull.message_id)
+        try:
+            keys = combine(policy, only(opened.payloads, KeyDownload), sequence, now)
+        except PeerError as error:
+            self._reject(sa, error, now)
+            return
+        self._pull = None
+        self._install(sa.peer.address, keys, now)
+
+    def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
+        name, address = self.membership.name, self.membership.local_address
+        # Keys that the server no longer names may still be in use elsewhere: they stay until their own end.
+        old = {} if self.keys is None else {spi: tek for spi, tek in self.keys.teks.items() if tek.expires > now}
+        fresh = set(keys.teks) - set(old)
+        self.keys = GroupKeys(
+            keys.rules,
+            {**old, **keys.teks},
+            keys.kek,
+            keys.sender_ids,
+            keys.sender_id_bits,
+            keys.activation_delay,
+            keys.deactivation_delay,
+        )
+        self.registered_with = server
+        self.registered_at = now
+        self.successes += 1
+        self._rounds = 0
+        if keys.kek is not None:
+            self._log("GDOI", 5, "SA_KEK_UPDATED", "SA KEK was updated")
+        if fresh:
+            self._log("GDOI", 5, "SA_TEK_UPDATED", "SA TEK was updated")
+        text = f"SUCCESS: Installation of Reg/Rekey policies from KS {server} for group {name} & gm identity {address}"
+        self._log("GDOI", 5, "GM_INSTALL_POLICIES_SUCCESS", text)
+        text = (
+            f"Registration to KS {server} complete for group {name} using address {address} [fvrf default ivrf default]"
+        )
+        self._log("GDOI", 5, "GM_REGS_COMPL", text)
+        self._schedule_registration(now)
+        self._sending = ()
+        self._refresh_keys(now)
+        self._set(State.REGISTERED, "")
+
+    def _schedule_registration(self, now: float) -> None:
+        """A random point in the window before the newest TEK of the first ending rule ends, or the KEK."""
+        keys = known(self.keys)
+        ends = [
+            (max(keys.teks[spi].expires for spi in rule.spis), keys.teks[rule.spis[-1]].lifetime)
+            for rule in keys.rules
+            if rule.spis
+        ]
+        if keys.kek is not None:
+            ends.append((keys.kek.expires, keys.kek.lifetime))
+        points = []
+        for expires, lifetime in ends:
+            earliest, latest = self._timing.registration_window(lifetime)
+            share = int.from_bytes(self._random(2), "big") / 0xFFFF
+            points.append(expires - earliest + share * max(0.0, earliest - latest))
+        self.next_registration = max(now + 1.0, min(points)) if points else None
+        if self.next_registration is not None:
+            self._timers.set(_Timer.REGISTER, self.next_registration)
+
+    def _refresh_keys(self, now: float) -> None:
+        """Drop keys at their end, and move sending to the next key before the old one ends."""
+        keys = self.keys
+        if keys is None:
+            return
+        alive = {spi: tek for spi, tek in keys.teks.items() if tek.expires > now}
+        changed = len(alive) != len(keys.teks)
+        if changed:
+            keys = GroupKeys(
+                keys.rules,
+                alive,
+                keys.kek,
+                keys.sender_ids,
+                keys.sender_id_bits,
+                keys.activation_delay,
+                keys.deactivation_delay,
+            )
+            self.keys = keys
+        sending = tuple(
+            rule.sending(alive, now, self._margin(rule.spis)) if rule.entry.action is Action.PERMIT else None
+            for rule in keys.rules
+        )
+        if changed or sending != self._sending or not self._sending:
+            self._sending = sending
+            self._events.append(PolicyInstalled(self.membership.name, keys, sending))
+            self._events.append(StateChanged(self.membership.name))
+        moments = [
+            moment
+            for tek in alive.values()
+            for moment in (tek.expires, tek.expires - self._timing.switch_lead(tek.lifetime))
+            if moment > now
+        ]
+        if moments:
+            self._timers.set(_Timer.KEYS, min(moments))
+
+    def _margin(self, spis: tuple[int, ...]) -> float:
+        teks = known(self.keys).teks
+        return max((self._timing.switch_lead(teks[spi].lifetime) for spi in spis if spi in teks), default=0.0)
+
+    # Called by the ISAKMP endpoint.
+
+    def on_established(self, sa: Phase1Sa, now: float) -> None:
+        """Go on with GROUPKEY-PULL."""
+        self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
+        if self.state is State.PHASE1 and sa.peer == self._server():
+            self.reason = ""
+            self._request(sa, now)
+
+    def on_failed(self, failure: Phase1Failed, now: float) -> None:
+        """Phase 1 with the key server did not come to an end."""
+        peer = failure.peer.address
+        if not failure.initiator or self.state is not State.PHASE1 or failure.peer != self._server():
+            return
+        if failure.cause == Cause.AUTHENTICATION:
+            text = f"IKE message from {peer} failed its sanity check or is malformed"
+            self._log("CRYPTO", 4, "IKMP_BAD_MESSAGE", text)
+        else:
+            text = f"Processing of Main mode failed with peer at {peer}: {failure.reason}"
+            self._log("CRYPTO", 6, "IKMP_MODE_FAILURE", text)
+        self._failed(failure.reason, now)
+
+    def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
+        """Phase 1 may end: data and keys do not need it. A registration under way does."""
+        if self._pull is not None and sa.peer == self._server():
+            self._failed(f"phase 1 ended during the registration: {reason}", now)
+
+    def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
+        """The key server refuses the registration."""
+        if self._pull is None or sa.peer != self._server() or not notification.is_error:
+            return
+        self._isakmp.answered(sa, self._pull.message_id)
+        known_refusal = next((text for kind, text in _REFUSALS.items() if kind == notification.kind), None)
+        text = known_refusal or f"it refuses with {notification.name}"
+        self._failed(text.format(identity=self.membership.identity), now)
+
+    def on_exchange(self, sa: Phase1Sa, received: Received, now: float) -> None:
+        """GROUPKEY-PULL, messages 2 and 4."""
+        pull = self._pull
+        header = received.header
+        if header.exchange != ExchangeType.GROUPKEY_PULL or pull is None or header.message_id != pull.message_id:
+            raise PeerError("no exchange of ours is waiting for this", NotifyType.INVALID_EXCHANGE_TYPE)
+        opened = sa.open(header, received.datagram.data, PARSERS)
+        try:
+            if pull.policy is None:
+                self._receive_policy(sa, received, opened, pull, now)
+            else:
+                self._receive_keys(sa, received, opened, pull, now)
+        except InvalidHash as error:
+            self._log("GDOI", 4, "GM_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
+            raise error
+
+    def on_group_datagram(self, received: Received, now: float) -> None:
+        """No rekey is expected: this key server's keys come by registration."""
+        raise PeerError("no rekey is expected", NotifyType.INVALID_COOKIE)
+
+    def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
+        """The key server fell silent during GROUPKEY-PULL: phase 1 with it is worth nothing any more."""
+        if self._pull is None or message_id != self._pull.message_id:
+            return
+        self._pull = None
+        self._isakmp.delete(sa, now, "the peer does not answer", tell=False)
+        self._failed("it stopped to answer during GROUPKEY-PULL", now)
+
+    # Telling.
+
+    def _set(self, state: State, reason: str) -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self._events.append(StateChanged(self.membership.name))
+
+    def _log(self, facility: str, severity: int, mnemonic: str, text: str) -> None:
+        self._events.append(LogMessage(facility, severity, mnemonic, text))

@@ -1,0 +1,142 @@
+"""A key server and members in memory, and a network between them that a test can break."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network
+
+from labctl import crypto
+from labctl.configuration import (
+    AccessListEntry,
+    Action,
+    Cipher,
+    DhGroup,
+    GroupIdentity,
+    GroupMembership,
+    IsakmpPolicy,
+    KeyServerGroup,
+    PreSharedKey,
+    TransformSet,
+)
+from labctl.gdoi import GroupMember, KeyServer
+from labctl.gdoi.events import Event, LogMessage, PolicyInstalled
+from labctl.isakmp.datagram import Datagram
+
+KS1 = IPv4Address("10.255.0.11")
+KS2 = IPv4Address("10.255.0.12")
+POLICY = IsakmpPolicy(group=DhGroup.ECP256)
+PERMIT = AccessListEntry(Action.PERMIT, 0, IPv4Network("10.1.0.0/16"), IPv4Network("10.1.0.0/16"))
+DENY = AccessListEntry(Action.DENY, 6, IPv4Network("0.0.0.0/0"), IPv4Network("0.0.0.0/0"), 0, 179)
+GCM = TransformSet(Cipher.AES_GCM, 256)
+
+Network = Callable[[Datagram], list[Datagram]]
+
+
+@cache
+def signing_key() -> crypto.RsaPrivateKey:
+    return crypto.generate_rsa_key(2048)
+
+
+def member_address(number: int) -> IPv4Address:
+    return IPv4Address(f"172.16.{11 + number // 200}.{2 + number % 200}")
+
+
+def group(
+    address: IPv4Address = KS1,
+    *,
+    policy: Sequence[AccessListEntry] = (PERMIT,),
+    transform: TransformSet = GCM,
+    tek_lifetime: int = 3600,
+    identity: int = 1234,
+    sender_id_bits: int = 24,
+    key_server_id: int = 0,
+) -> KeyServerGroup:
+    return KeyServerGroup(
+        "GETVPN_LAB",
+        GroupIdentity(identity),
+        address,
+        tuple(policy),
+        transform,
+        tek_lifetime,
+        sender_id_bits=sender_id_bits,
+        key_server_id=key_server_id,
+    )
+
+
+def key_server(
+    configuration: KeyServerGroup,
+    members: int = 3,
+    *,
+    secret: bytes = b"LabPsk1",
+    policies: Sequence[IsakmpPolicy] = (POLICY,),
+) -> KeyServer:
+    return KeyServer(
+        [configuration],
+        policies,
+        [PreSharedKey(member_address(number), secret) for number in range(members)],
+        random=random.Random(f"ks {configuration.address}").randbytes,
+        signing_key=signing_key(),
+    )
+
+
+def group_member(
+    number: int = 0,
+    servers: Sequence[IPv4Address] = (KS1,),
+    *,
+    identity: int = 1234,
+    secret: bytes = b"LabPsk1",
+    seed: int = 0,
+) -> GroupMember:
+    membership = GroupMembership("GETVPN_LAB", GroupIdentity(identity), tuple(servers), "eth0", member_address(number))
+    return GroupMember(
+        membership,
+        [POLICY],
+        [PreSharedKey(server, secret) for server in servers],
+        random=random.Random(f"gm {number} {seed}").randbytes,
+    )
+
+
+class World:
+    """Parties by address on one clock."""
+
+    def __init__(
+        self, servers: dict[IPv4Address, KeyServer], members: Sequence[GroupMember], network: Network | None = None
+    ) -> None:
+        self.parties: dict[IPv4Address, KeyServer | GroupMember] = dict(servers)
+        self.parties.update({member.membership.local_address: member for member in members})
+        self.network = network or (lambda datagram: [datagram])
+        self.now = 0.0
+        self.events: dict[IPv4Address, list[Event]] = {address: [] for address in self.parties}
+
+    def settle(self) -> None:
+        """Carry datagrams until nobody has any left."""
+        while waiting := [item for party in self.parties.values() for item in party.datagrams_to_send()]:
+            for datagram in waiting:
+                for copy in self.network(datagram):
+                    target = self.parties.get(copy.destination.address)
+                    if target is not None:
+                        target.receive_datagram(copy, self.now)
+        for address, party in self.parties.items():
+            self.events[address].extend(iter(party.next_event, None))
+
+    def run(self, until: float) -> None:
+        """Let time pass, timer by timer."""
+        self.settle()
+        while True:
+            deadlines = [at for party in self.parties.values() if (at := party.next_deadline()) is not None]
+            if not deadlines or min(deadlines) > until:
+                self.now = until
+                return
+            self.now = max(self.now, min(deadlines))
+            for party in self.parties.values():
+                party.handle_timer(self.now)
+            self.settle()
+
+    def logs(self, address: IPv4Address) -> list[str]:
+        """Mnemonics of the messages a party logged."""
+        return [event.mnemonic for event in self.events[address] if isinstance(event, LogMessage)]
+
+    def installs(self, address: IPv4Address) -> list[PolicyInstalled]:
+        return [event for event in self.events[address] if isinstance(event, PolicyInstalled)]
