@@ -1,0 +1,89 @@
+"""`labctl plan` as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labctl.cli.rendering import plain_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from labctl.topology.plan import Plan
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Nodes with their interfaces, links, groups, checks."""
+    scale = f", clock times {plan.clock_scale:g}" if plan.clock_scale != 1 else ""
+    console.print(f"Lab {plan.lab} on runtime {plan.runtime}{scale}")
+    for show in (_nodes, _links, _groups, _checks):
+        show(plan, console)
+
+
+def _nodes(plan: Plan, console: Console) -> None:
+    table = plain_table("NODE", "KIND", "INTERFACE", "ADDRESS", "MAC", "ROUTES")
+    for node in plan.nodes:
+        name, kind = node.name, node.kind.value
+        routes = str(len(node.configuration.routes))
+        for item in node.configuration.interfaces:
+            addresses = " ".join(map(str, item.addresses)) or "-"
+            label = f"{item.name} (crypto map)" if item.crypto_map else item.name
+            table.add_row(name, kind, label, addresses, item.mac, routes)
+            name = kind = routes = ""
+        if not node.configuration.interfaces:
+            table.add_row(name, kind, "-", "-", "-", routes)
+    for switch in plan.switches:
+        table.add_row(switch, "switch", "", "", "", "")
+    console.print()
+    console.print(table)
+
+
+def _links(plan: Plan, console: Console) -> None:
+    if plan.links:
+        table = plain_table("LINK", "MTU")
+        for link in plan.links:
+            table.add_row(link.name, str(link.mtu))
+        console.print()
+        console.print(table)
+
+
+def _groups(plan: Plan, console: Console) -> None:
+    if not plan.groups:
+        return
+    table = plain_table("GROUP", "IDENTITY", "KEY SERVERS", "MEMBERS", "TRANSFORM", "POLICY")
+    for group in plan.groups:
+        served = [
+            item
+            for name in group.key_servers
+            for item in plan.node(name).configuration.key_server_groups
+            if item.name == group.name
+        ]
+        policy = [
+            f"{entry.action.value} {entry.protocol or 'ip'} {entry.source} {entry.destination}"
+            for entry in (served[0].policy if served else ())
+        ]
+        table.add_row(
+            group.name,
+            group.identity,
+            " ".join(group.key_servers),
+            " ".join(group.members),
+            str(served[0].transform) if served else "-",
+            "\n".join(policy),
+        )
+    console.print()
+    console.print(table)
+
+
+def _checks(plan: Plan, console: Console) -> None:
+    if plan.checks:
+        table = plain_table("CHECK", "KIND", "FROM", "TO", "ON")
+        for check in plan.checks:
+            where = " ".join(check.links) or (check.group or "")
+            table.add_row(check.name, check.kind.value, _few(check.sources), _few(check.destinations), where)
+        console.print()
+        console.print(table)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = " ".join(names[:6])
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown

@@ -1,0 +1,157 @@
+"""Tables and closing lines, from reports and statuses; nothing here asks a lab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from labctl.cli.progress import PHASES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from labctl.lab.doctor import Diagnosis
+    from labctl.lab.down import DownReport
+    from labctl.lab.ps import LabStatus, NodeStatus
+    from labctl.lab.up import UpReport
+
+STATE_STYLES = {"ready": "green", "failed": "bold red", "up": "green", "dead": "bold red", "gone": "bold red"}
+
+
+def up_report(report: UpReport, console: Console) -> None:
+    """How `up` ended: what it changed, the time of each phase, what to do next."""
+    if report.was_up and not report.started and report.changes.nothing:
+        console.print(f"Lab {report.lab} is up as its topology says: nothing to do.")
+        return
+    for line in report.changes.lines():
+        console.print(line)
+    table = plain_table("PHASE", "SECONDS")
+    table.columns[1].justify = "right"
+    for name, seconds in report.phases.items():
+        table.add_row(PHASES.get(name, name), f"{seconds:.2f}")
+    table.add_row("all", f"{report.seconds:.2f}")
+    console.print(table)
+    count = len(report.started)
+    nodes = f"{count} node{'' if count == 1 else 's'}" + (" started" if report.was_up else "")
+    console.print(f"Lab {report.lab} is up on {report.runtime}: {nodes}.")
+    console.print("'labctl test' proves it, 'labctl ps' shows it, 'labctl down' ends it.")
+
+
+def down_reports(reports: Sequence[DownReport], console: Console) -> None:
+    """What `down` took down."""
+    if not reports:
+        console.print("No lab is up: nothing to take down.")
+    for report in reports:
+        if report.was_there:
+            console.print(f"Lab {report.lab} is down, nothing of it is left.")
+        else:
+            console.print(f"Lab {report.lab} was not up: nothing to take down.")
+
+
+def lab_statuses(labs: Sequence[LabStatus], console: Console) -> None:
+    """`ps`: each lab's head line and its nodes."""
+    if not labs:
+        console.print("No lab is up. 'labctl up TOPOLOGY' starts one.")
+    for number, lab in enumerate(labs):
+        if number:
+            console.print()
+        _lab(lab, console)
+
+
+def _lab(lab: LabStatus, console: Console) -> None:
+    from rich.text import Text
+
+    style = STATE_STYLES.get(lab.state, "yellow")
+    head = Text.assemble((lab.name, "bold"), f" on {lab.runtime or '?'}: ", (lab.state, style))
+    if lab.nodes:
+        ready = sum(node.state == "ready" for node in lab.nodes)
+        head.append(f", {ready} of {len(lab.nodes)} nodes ready")
+    if lab.topology:
+        head.append(f"  ({lab.topology})", style="dim")
+    console.print(head)
+    if lab.hint:
+        console.print(lab.hint)
+    if not lab.nodes:
+        return
+    table = plain_table("NODE", "KIND", "STATE", "GROUP", "ROLE", "KEY SERVER", "ADDRESSES", "WHY")
+    for node in lab.nodes:
+        for row in _node_rows(node):
+            table.add_row(*row)
+    console.print(table)
+
+
+def _node_rows(node: NodeStatus) -> list[list[Any]]:
+    """One row a node; a node in several groups has one for each."""
+    from rich.text import Text
+
+    state = Text(node.state, style=STATE_STYLES.get(node.state, "yellow"))
+    addresses = " ".join(node.addresses)
+    if not node.groups:
+        return [[node.name, node.kind, state, "-", "-", "-", addresses, node.reason]]
+    rows: list[list[Any]] = []
+    for group in node.groups:
+        first = not rows
+        said = f"{group.role} {group.state}".strip()
+        rows.append(
+            [
+                node.name if first else "",
+                node.kind if first else "",
+                state if first else "",
+                group.name,
+                said,
+                group.key_server or "-",
+                addresses if first else "",
+                group.reason or (node.reason if first else ""),
+            ]
+        )
+    return rows
+
+
+def diagnosis_table(diagnosis: Diagnosis, console: Console) -> None:
+    """`doctor`: each finding, its remedy under it, and the sum."""
+    from rich.text import Text
+
+    marks = {"ok": Text("ok", "green"), "missing": Text("missing", "yellow"), "broken": Text("broken", "bold red")}
+    table = plain_table("", "WHAT", "FOUND")
+    for item in diagnosis.findings:
+        table.add_row(marks[item.verdict.value], item.name, item.found)
+        if item.remedy:
+            table.add_row("", "", Text(f"-> {item.remedy}", "cyan"))
+    console.print(table)
+    console.print()
+    if diagnosis.can_run_labs:
+        console.print(f"This machine can run labs on {' and '.join(diagnosis.runtimes)}.")
+    else:
+        console.print("This machine cannot run labs yet; what is missing is above.")
+
+
+def log_line(item: Mapping[str, Any]) -> str:
+    """`ks1  12:03:04.567  %GDOI-5-...`."""
+    return f"{clock(item['time'])}  {item['node']:<8}  {item['text']}"
+
+
+def event_line(item: Mapping[str, Any]) -> str:
+    """An event for eyes: its time, node, type, and the rest as key=value."""
+    rest = {key: value for key, value in item.items() if key not in ("time", "node", "type")}
+    if item.get("type") == "log":
+        said = f"%{rest.get('facility')}-{rest.get('severity')}-{rest.get('mnemonic')}: {rest.get('text')}"
+    else:
+        said = " ".join(f"{key}={value}" for key, value in rest.items() if value not in ("", None, [], {}))
+    return f"{clock(item['time'])}  {item.get('node') or '-':<8}  {item.get('type', '?'):<6}  {said}"
+
+
+def clock(seconds: float) -> str:
+    """Wall time of day with milliseconds, in the user's zone."""
+    return datetime.fromtimestamp(float(seconds)).strftime("%H:%M:%S.%f")[:-3]
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without a frame, so that its lines can be cut and grepped."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,201 @@
+"""Captures: which interface a link's name means, and the stream of packets from the node that has it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import difflib
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from labctl.door import Call, Connection
+from labctl.lab.directory import LabDirectory
+from labctl.lab.errors import BadRequest
+from labctl.lab.session import opened
+from labctl.lab.standing import standing_plan
+from labctl.topology.plan import Plan, PlannedLink
+
+# Octets kept of a packet: all of them; a lab has no jumbo frame beyond this.
+DEFAULT_SNAPLEN = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePoint:
+    """An interface of a node, and on which side of its crypto map: `wire` (what a cable carries) or `inside`."""
+
+    node: str
+    interface: str
+    side: str = "wire"
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.interface}" + ("" if self.side == "wire" else f" ({self.side})")
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedPacket:
+    """A frame: nanoseconds since 1970, its length on the wire, and the octets that were kept."""
+
+    time_ns: int
+    original_length: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureResult:
+    """How many frames the interface saw, and how many of them were lost before they were written."""
+
+    captured: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """What `capture` was asked. `point` is a link or `node:interface`; None of count and seconds is until Ctrl-C."""
+
+    point: str
+    side: str = "wire"
+    snaplen: int = DEFAULT_SNAPLEN
+    count: int | None = None
+    seconds: float | None = None
+
+
+class PacketSink(Protocol):
+    """Takes what is captured: a pcapng file, or lines for eyes."""
+
+    def begin(self, point: CapturePoint, snaplen: int) -> None:
+        """The capture is on."""
+
+    def packets(self, packets: Sequence[CapturedPacket]) -> None:
+        """Some packets, in order."""
+
+    def end(self, result: CaptureResult) -> None:
+        """No more come."""
+
+
+async def capture_in(directory: LabDirectory, options: CaptureOptions, sink: PacketSink) -> CaptureResult:
+    """Capture in a lab that is up. Raises BadRequest, NoSuchLab, DoorError."""
+    point = capture_point(standing_plan(directory), options.point, options.side)
+    left = options.count
+
+    def take(packets: list[CapturedPacket]) -> bool:
+        nonlocal left
+        if left is not None:
+            packets = packets[:left]
+            left -= len(packets)
+        sink.packets(packets)
+        return left is None or left > 0
+
+    async with opened(directory) as connection:
+        result = await capture(
+            connection,
+            point,
+            take,
+            snaplen=options.snaplen,
+            seconds=options.seconds,
+            started=lambda: sink.begin(point, options.snaplen),
+        )
+    if left is not None and options.count is not None:
+        result = replace(result, captured=options.count - left)
+    sink.end(result)
+    return result
+
+
+def capture_point(plan: Plan, word: str, side: str) -> CapturePoint:
+    """What the user means: `node:interface`, a link's full name, or `a--b` where one link joins a and b."""
+    nodes = {node.name: [item.name for item in node.configuration.interfaces] for node in plan.nodes}
+    if word.count(":") == 1 and "--" not in word:
+        node, interface = word.split(":")
+        if node not in nodes:
+            raise BadRequest(f"lab {plan.lab} has no node {node!r}", _meant(node, list(nodes)))
+        if interface not in nodes[node]:
+            raise BadRequest(f"{node} has no interface {interface!r}", f"it has {', '.join(nodes[node])}")
+        return CapturePoint(node, interface, side)
+    links = [link for link in plan.links if _names(link, word)]
+    if len(links) == 1:
+        return _point_on(links[0], nodes, side)
+    if links:
+        raise BadRequest(f"{word} are several links", f"say which: {', '.join(link.name for link in links)}")
+    raise BadRequest(
+        f"lab {plan.lab} has no link or interface {word!r}", _meant(word, [link.name for link in plan.links])
+    )
+
+
+async def capture(
+    connection: Connection,
+    point: CapturePoint,
+    take: Callable[[list[CapturedPacket]], bool],
+    *,
+    snaplen: int = DEFAULT_SNAPLEN,
+    seconds: float | None = None,
+    started: Callable[[], None] = lambda: None,
+) -> CaptureResult:
+    """Stream packets to `take` until it returns False, the time is over, or Ctrl-C; then say what was lost."""
+    args = {"interface": point.interface, "side": point.side, "snaplen": snaplen}
+    call = await connection.open("node", name=point.node, op="capture", args=args)
+    loop = asyncio.get_running_loop()
+    stopping: set[asyncio.Task[None]] = set()
+
+    def stop() -> None:
+        if not stopping:
+            stopping.add(asyncio.create_task(call.cancel()))
+
+    timer = loop.call_later(seconds, stop) if seconds is not None else None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await _stream(call, take, stop, started)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        if timer is not None:
+            timer.cancel()
+        await asyncio.gather(*stopping)
+
+
+async def _stream(
+    call: Call, take: Callable[[list[CapturedPacket]], bool], stop: Callable[[], None], started: Callable[[], None]
+) -> CaptureResult:
+    wanted = True
+    captured = dropped = 0
+    started()
+    async for item in call:
+        packets = [CapturedPacket(when, length, base64.b64decode(data)) for when, length, data in item["packets"]]
+        captured += len(packets)
+        dropped = int(item.get("dropped") or dropped)
+        if packets and wanted:
+            wanted = take(packets)
+            if not wanted:
+                stop()
+    result = await call.result()
+    return CaptureResult(int(result.get("captured", captured)), int(result.get("dropped", dropped)))
+
+
+def _names(link: PlannedLink, word: str) -> bool:
+    if word == link.name:
+        return True
+    ends = word.split("--")
+    if len(ends) != 2:
+        return False
+    first, second = link.ends
+    return any(
+        _is_end(ends[0].strip(), here.node, str(here)) and _is_end(ends[1].strip(), there.node, str(there))
+        for here, there in ((first, second), (second, first))
+    )
+
+
+def _is_end(word: str, node: str, end: str) -> bool:
+    return word in (node, end)
+
+
+def _point_on(link: PlannedLink, nodes: dict[str, list[str]], side: str) -> CapturePoint:
+    for end in link.ends:
+        if end.node in nodes:
+            return CapturePoint(end.node, end.interface, side)
+    raise BadRequest(f"{link.name} joins two switches, and only nodes can capture", "capture at a node's interface")
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -1,0 +1,255 @@
+"""`up`: a plan becomes a running lab, as a transaction (design decision 11), or a running lab converges to its plan.
+
+A lab that is not there is made; whatever stops that before its end - a failure, Ctrl-C, SIGTERM - is rolled back.
+A lab that is there is compared with the topology: nothing to do, nodes to start, or changes for `--apply`. A node that
+does not become ready in time ends `up` with NotReady but leaves the lab up, so that one can look why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from labctl.configuration import to_json
+from labctl.door import Connection
+from labctl.lab.changes import Changes, compare
+from labctl.lab.directory import LabDirectory, write_private
+from labctl.lab.down import destroy
+from labctl.lab.errors import BadRequest, LabError, NotReady, TopologyChanged
+from labctl.lab.find import state_of
+from labctl.lab.journal import BEGIN, UP, Journal
+from labctl.lab.lock import LabLock
+from labctl.lab.progress import NodeChanged, Note, Progress, Timing
+from labctl.lab.runtimes import choose, runtime_named
+from labctl.lab.standing import keep_plan, standing_plan
+from labctl.runtime.protocol import LabNotRunning, Runtime, RuntimeFailure
+from labctl.topology.plan import Plan
+
+# A group of 30 members registers in well under a second; a machine that is twenty times slower still makes it.
+DEFAULT_TIMEOUT = 60.0
+
+# States in which a node needs no help from `up`.
+_ALIVE = ("created", "wired", "booting", "ready")
+
+MakePlan = Callable[[bytes], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class UpRequest:
+    """What `up` was asked. `nodes`: only these; empty is all. `topology` is where the text was read."""
+
+    topology: Path
+    text: str
+    nodes: tuple[str, ...] = ()
+    runtime: str | None = None
+    apply: bool = False
+    timeout: float = DEFAULT_TIMEOUT
+    keylog: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpReport:
+    """How it went: `changes` of a lab that was there, seconds of each phase, and the states of the nodes asked for."""
+
+    lab: str
+    runtime: str
+    was_up: bool
+    phases: dict[str, float]
+    seconds: float
+    started: tuple[str, ...]
+    changes: Changes = field(default_factory=Changes)
+
+
+async def bring_up(directory: LabDirectory, make_plan: MakePlan, request: UpRequest, progress: Progress) -> UpReport:
+    """Carry the plan out. Raises LabError, RuntimeFailure or DoorError; then nothing new is left (but see NotReady)."""
+    with LabLock(directory.lock, "up"):
+        secret = directory.secret()
+        plan = _with_keylog(make_plan(secret), request.keylog)
+        _refuse_unknown(plan, request.nodes)
+        if directory.exists:
+            converged = await _converge_if_up(directory, plan, request, progress)
+            if converged is not None:
+                return converged
+            await destroy(directory)
+        return await _make(directory, plan, secret, request, progress)
+
+
+async def _make(directory: LabDirectory, plan: Plan, secret: bytes, request: UpRequest, progress: Progress) -> UpReport:
+    """A lab from nothing; rolled back unless it gets to its end."""
+    runtime = await choose(plan.runtime, request.runtime)
+    journal = Journal(directory.journal)
+    directory.create()
+    try:
+        journal.append(BEGIN, lab=plan.lab, runtime=runtime.name, topology=str(request.topology.absolute()))
+        directory.keep_secret(secret)
+        write_private(directory.topology, request.text)
+        keep_plan(directory, plan)
+        timing = Timing(journal, progress)
+        with timing.phase("start"):
+            connection = await runtime.start(directory, plan, journal.record)
+        try:
+            names = request.nodes or tuple(node.name for node in plan.nodes)
+            await _build(connection, runtime, directory, plan, names, timing, progress)
+            journal.append(UP)
+            ready = await _wait(connection, names, request.timeout, timing, progress)
+        finally:
+            await connection.close()
+    except BaseException as error:
+        await _roll_back(directory, error, progress)
+        raise
+    report = UpReport(plan.lab, runtime.name, False, timing.phases, timing.total, names)
+    _insist(ready, report)
+    return report
+
+
+async def _roll_back(directory: LabDirectory, error: BaseException, progress: Progress) -> None:
+    progress(Note("Stopped: rolling back." if isinstance(error, asyncio.CancelledError) else "Failed: rolling back."))
+    try:
+        await destroy(directory)
+    except (LabError, RuntimeFailure) as worse:
+        # The first error is the one to report; state is kept, so `down` can finish this.
+        progress(Note(f"Rolling back failed as well: {worse}. 'labctl down' removes the rest."))
+
+
+async def _converge_if_up(
+    directory: LabDirectory, plan: Plan, request: UpRequest, progress: Progress
+) -> UpReport | None:
+    """Bring a lab that is up to what the topology says; None if it must be made anew."""
+    state = state_of(directory)
+    if not state.is_up or state.runtime is None:
+        progress(Note(f"An 'up' of {plan.lab} did not come to its end: removing what it left."))
+        return None
+    runtime = runtime_named(state.runtime)
+    if request.runtime not in (None, "auto", runtime.name):
+        raise BadRequest(
+            f"lab {plan.lab} is up on {runtime.name}, not on {request.runtime}", "'labctl down' first, to change that"
+        )
+    try:
+        connection = await runtime.connect(directory)
+    except LabNotRunning:
+        progress(Note(f"Lab {plan.lab} does not answer: removing what is left of it, and starting anew."))
+        return None
+    try:
+        return await _converge(connection, runtime, directory, plan, request, progress)
+    finally:
+        await connection.close()
+
+
+async def _converge(
+    connection: Connection,
+    runtime: Runtime,
+    directory: LabDirectory,
+    plan: Plan,
+    request: UpRequest,
+    progress: Progress,
+) -> UpReport | None:
+    status = await connection.call("status")
+    states = {name: str(facts.get("state")) for name, facts in status["nodes"].items()}
+    standing = standing_plan(directory)
+    # A key log that was asked for at the first `up` stays until `down`; leaving the option out is no change.
+    plan = _with_keylog(plan, any(node.configuration.keylog for node in standing.nodes))
+    changes = compare(standing, plan, runtime.name)
+    wanted = request.nodes or tuple(node.name for node in plan.nodes)
+    if not changes.nothing:
+        _may_apply(changes, request)
+        if changes.needs_whole_lab:
+            progress(Note(f"The whole lab is replaced: {changes.needs_whole_lab}."))
+            return None
+    leaving = [name for name in (*changes.removed, *changes.replaced) if name in states]
+    fallen = [name for name in wanted if name in states and states[name] not in _ALIVE and name not in leaving]
+    starting = tuple(name for name in wanted if name not in states or name in changes.replaced or name in fallen)
+    journal = Journal(directory.journal)
+    timing = Timing(journal, progress)
+    if leaving or fallen:
+        with timing.phase("remove"):
+            await connection.call("remove", nodes=[*leaving, *fallen])
+            await runtime.remove(directory, [*leaving, *fallen])
+    _keep(directory, plan, request)
+    if starting:
+        await _build(connection, runtime, directory, plan, starting, timing, progress)
+    ready = await _wait(connection, wanted, request.timeout, timing, progress)
+    report = UpReport(plan.lab, runtime.name, True, timing.phases, timing.total, starting, changes)
+    _insist(ready, report)
+    return report
+
+
+async def _build(
+    connection: Connection,
+    runtime: Runtime,
+    directory: LabDirectory,
+    plan: Plan,
+    names: Sequence[str],
+    timing: Timing,
+    progress: Progress,
+) -> None:
+    journal = Journal(directory.journal)
+    with timing.phase("create"):
+        pids = await runtime.create(directory, plan, names, journal.record)
+    with timing.phase("build"):
+        call = await connection.open("build", plan=to_json(plan), nodes=list(names), pids=pids)
+        async for item in call:
+            progress(_node_changed(item))
+        await call.result()
+
+
+async def _wait(
+    connection: Connection, names: Sequence[str], seconds: float, timing: Timing, progress: Progress
+) -> dict[str, Any]:
+    with timing.phase("ready"):
+        call = await connection.open("wait", nodes=list(names), timeout=seconds)
+        async for item in call:
+            progress(_node_changed(item))
+        return await call.result()
+
+
+def _node_changed(item: dict[str, Any]) -> NodeChanged:
+    return NodeChanged(item["node"], item["state"], item.get("reason") or "", float(item.get("elapsed") or 0.0))
+
+
+def _insist(result: dict[str, Any], report: UpReport) -> None:
+    """Raise NotReady, with what each node waits for, unless every node is ready."""
+    if result["ready"]:
+        return
+    waiting = {name: facts for name, facts in result["nodes"].items() if facts.get("state") != "ready"}
+    said = "; ".join(f"{name}: {facts.get('reason') or facts.get('state')}" for name, facts in waiting.items())
+    raise NotReady(
+        f"lab {report.lab} is up, but not ready after {report.seconds:.1f} s: {said}",
+        f"'labctl logs {next(iter(waiting), '')}' tells more; the lab stays up until 'labctl down'",
+    )
+
+
+def _may_apply(changes: Changes, request: UpRequest) -> None:
+    if not request.apply:
+        raise TopologyChanged(
+            "the topology changed since 'up':\n"
+            + "\n".join(f"  {line}" for line in changes.lines())
+            + "\nnothing was done",
+            "'labctl up --apply' does it",
+        )
+    if request.nodes:
+        raise BadRequest("--apply brings the whole lab to its topology", "leave the node names out")
+
+
+def _keep(directory: LabDirectory, plan: Plan, request: UpRequest) -> None:
+    write_private(directory.topology, request.text)
+    keep_plan(directory, plan)
+
+
+def _refuse_unknown(plan: Plan, names: Sequence[str]) -> None:
+    known = [node.name for node in plan.nodes]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"nodes: {', '.join(known)}"
+            raise BadRequest(f"lab {plan.lab} has no node {name!r}", hint)
+
+
+def _with_keylog(plan: Plan, keylog: bool) -> Plan:
+    if not keylog:
+        return plan
+    nodes = tuple(replace(node, configuration=replace(node.configuration, keylog=True)) for node in plan.nodes)
+    return replace(plan, nodes=nodes)
