@@ -1,0 +1,12 @@
+"""ESP for groups (RFC 4303, RFC 5374), sans-IO: whole IP packets in, whole IP packets out.
+
+- `transforms`: one cipher with its integrity, per TransformSet. `association`: an SA with counters and nonces.
+- `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
+- `policy`: the ordered selectors of a group, what to do with each packet.
+"""
+
+from labctl.esp.association import SecurityAssociation
+from labctl.esp.errors import DropPacket, DropReason
+from labctl.esp.policy import CryptoPolicy, PolicyEntry, Verdict
+
+__all__ = ["CryptoPolicy", "DropPacket", "DropReason", "PolicyEntry", "SecurityAssociation", "Verdict"]

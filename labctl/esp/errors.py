@@ -1,0 +1,32 @@
+"""Why a packet is dropped."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class DropReason(Enum):
+    """Drop reasons, as the counters name them."""
+
+    NO_SA = "no-sa"
+    INVALID_SPI = "invalid-spi"
+    MAC_ERROR = "mac-verify-failed"
+    PAD_ERROR = "bad-padding"
+    NOT_IPSEC = "not-an-ipsec-packet"
+    SELECTOR_MISMATCH = "selector-mismatch"
+    ADDRESS_MISMATCH = "address-mismatch"
+    FRAGMENT = "fragment-of-esp"
+    MALFORMED = "malformed"
+    TOO_BIG = "too-big"
+    DUMMY = "dummy"
+    SEQUENCE_EXHAUSTED = "sequence-number-exhausted"
+    NO_SENDER_ID = "no-sender-id"
+    EXPIRED = "expired"
+
+
+class DropPacket(Exception):
+    """This packet goes no further."""
+
+    def __init__(self, reason: DropReason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
