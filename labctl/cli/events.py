@@ -10,10 +10,10 @@ from labctl.cli.status import ExitStatus
 
 @click.command("events")
 @click.option("-f", "--follow", is_flag=True, help="Go on as events come, until Ctrl-C.")
-@click.option("--since", type=float, metavar="TIME", help="Only events after this time (seconds since 1970).")
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only events numbered above SEQ.")
 @lab_option
 @json_option
-def command(follow: bool, since: float | None, lab: str | None, as_json: bool) -> ExitStatus:
+def command(follow: bool, since: int, lab: str | None, as_json: bool) -> ExitStatus:
     """Show state changes and log messages of all nodes since 'up'. With --json, one object a line (NDJSON)."""
     from labctl.cli.rendering import event_line
     from labctl.cli.terminal import write_json_line, write_line

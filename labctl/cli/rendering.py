@@ -129,12 +129,16 @@ def diagnosis_table(diagnosis: Diagnosis, console: Console) -> None:
 
 def log_line(item: Mapping[str, Any]) -> str:
     """`ks1  12:03:04.567  %GDOI-5-...`."""
+    if "lost" in item:
+        return f"... {item['lost']} lines are lost ..."
     return f"{clock(item['time'])}  {item['node']:<8}  {item['text']}"
 
 
 def event_line(item: Mapping[str, Any]) -> str:
     """An event for eyes: its time, node, type, and the rest as key=value."""
-    rest = {key: value for key, value in item.items() if key not in ("time", "node", "type")}
+    if "lost" in item:
+        return f"... {item['lost']} events are lost ..."
+    rest = {key: value for key, value in item.items() if key not in ("seq", "time", "node", "type")}
     if item.get("type") == "log":
         said = f"%{rest.get('facility')}-{rest.get('severity')}-{rest.get('mnemonic')}: {rest.get('text')}"
     else:

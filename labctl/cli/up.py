@@ -28,6 +28,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     help="How long nodes may take to get ready (default 60).",
 )
 @click.option("--keylog", is_flag=True, help="Keep keys for Wireshark in the lab's directory, mode 0600.")
+@click.option("--no-rollback", is_flag=True, help="If 'up' fails, leave what it made, to look at.")
 @lab_option
 @json_option
 def command(
@@ -36,6 +37,7 @@ def command(
     apply: bool,
     timeout: float | None,
     keylog: bool,
+    no_rollback: bool,
     lab: str | None,
     as_json: bool,
 ) -> ExitStatus:
@@ -52,7 +54,8 @@ def command(
     from labctl.lab.find import split_up_words
     from labctl.lab.loop import run
     from labctl.lab.up import DEFAULT_TIMEOUT, UpRequest, bring_up
-    from labctl.topology import load, plan
+    from labctl.topology import load
+    from labctl.topology.planner import plan
 
     path, nodes = split_up_words(words, lab, Path.cwd())
     topology = load(path)
@@ -65,6 +68,7 @@ def command(
         apply=apply,
         timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
         keylog=keylog,
+        rollback=not no_rollback,
     )
     with progress_display(nodes or topology.node_names) as progress:
         report = run(bring_up(directory, lambda secret: plan(topology, secret=secret), request, progress))

@@ -8,8 +8,9 @@ from typing import Any
 
 from labctl.configuration import to_json
 from labctl.lab.directory import LabDirectory
-from labctl.topology import load, plan
+from labctl.topology import load
 from labctl.topology.plan import Plan
+from labctl.topology.planner import plan
 
 HIDDEN = "(generated or given; not shown)"
 

@@ -1,4 +1,4 @@
-"""Logs and events of a running lab, item by item."""
+"""Logs and events of a running lab, item by item. An item `{lost: n}` says that n were forgotten before we came."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ async def logs(
     for node in nodes:
         require_node(directory, node)
     async with opened(directory) as connection:
-        args = {"nodes": list(nodes), "follow": follow, "lines": lines}
-        call = await connection.open("logs", **{key: value for key, value in args.items() if value is not None})
+        call = await connection.open("logs", nodes=list(nodes) or None, follow=follow, lines=lines)
         await _drain(call, take)
 
 
-async def events(directory: LabDirectory, take: Take, *, follow: bool = False, since: float | None = None) -> None:
-    """What happened: items `{time, node, type, ...}`, oldest first. Keys are never among them."""
+async def events(directory: LabDirectory, take: Take, *, follow: bool = False, since: int = 0) -> None:
+    """What happened: items `{seq, time, node, type, ...}` numbered above `since`. Keys are never among them."""
     async with opened(directory) as connection:
-        call = await connection.open("events", follow=follow, **({"since": since} if since is not None else {}))
-        await _drain(call, lambda item: take(item) if item.get("type") != "keylog" else None)
+        await _drain(await connection.open("events", follow=follow, since=since), take)
 
 
 async def _drain(call: Call, take: Take) -> None:

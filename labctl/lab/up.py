@@ -35,12 +35,18 @@ DEFAULT_TIMEOUT = 60.0
 # States in which a node needs no help from `up`.
 _ALIVE = ("created", "wired", "booting", "ready")
 
+# Of the log of nodes that failed, told before a roll-back.
+LINES_OF_A_FAILURE = 10
+
 MakePlan = Callable[[bytes], Plan]
 
 
 @dataclass(frozen=True, slots=True)
 class UpRequest:
-    """What `up` was asked. `nodes`: only these; empty is all. `topology` is where the text was read."""
+    """What `up` was asked. `nodes`: only these; empty is all. `topology` is where `text` was read.
+
+    Without `rollback`, what a failed `up` made stays until `down`, to be looked at.
+    """
 
     topology: Path
     text: str
@@ -49,6 +55,7 @@ class UpRequest:
     apply: bool = False
     timeout: float = DEFAULT_TIMEOUT
     keylog: bool = False
+    rollback: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,8 @@ async def _make(directory: LabDirectory, plan: Plan, secret: bytes, request: UpR
         finally:
             await connection.close()
     except BaseException as error:
-        await _roll_back(directory, error, progress)
+        if request.rollback:
+            await _roll_back(directory, error, progress)
         raise
     report = UpReport(plan.lab, runtime.name, False, timing.phases, timing.total, names)
     _insist(ready, report)
@@ -193,7 +201,20 @@ async def _build(
         call = await connection.open("build", plan=to_json(plan), nodes=list(names), pids=pids)
         async for item in call:
             progress(_node_changed(item))
-        await call.result()
+        built = await call.result()
+    failed = {name: facts.get("reason") for name, facts in built["nodes"].items() if facts.get("state") == "failed"}
+    if failed:
+        await _tell_logs(connection, list(failed), progress)
+        raise NotReady("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+
+
+async def _tell_logs(connection: Connection, names: Sequence[str], progress: Progress) -> None:
+    """What failed nodes said last: a roll-back takes their logs along."""
+    call = await connection.open("logs", nodes=list(names), lines=LINES_OF_A_FAILURE)
+    async for item in call:
+        if "text" in item:
+            progress(Note(f"{item['node']}: {item['text']}"))
+    await call.result()
 
 
 async def _wait(
