@@ -1,0 +1,1 @@
+"""The roles of a node: sans-IO parties driven on real sockets and the lab's clock."""
