@@ -12,15 +12,24 @@ from collections.abc import Sequence
 
 import click
 
-from labctl.cli.group import labctl
+from labctl.cli import group
 from labctl.cli.status import ExitStatus
 from labctl.cli.terminal import complain
+
+# What a lab's door answers, by its code; anything else is a node that does badly.
+DOOR_STATUSES = {
+    "bad-request": ExitStatus.INPUT,
+    "unknown-node": ExitStatus.NO_LAB,
+    "system": ExitStatus.ENVIRONMENT,
+    "not-executable": ExitStatus.NOT_EXECUTABLE,
+    "not-found": ExitStatus.NOT_FOUND,
+}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status and never raises but for a debugger's sake."""
     try:
-        result = labctl.main(list(arguments), prog_name="labctl", standalone_mode=False)
+        result = group.labctl.main(list(arguments), prog_name="labctl", standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
     except BrokenPipeError:
@@ -29,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
         complain("interrupted")
         return ExitStatus.INTERRUPTED
     except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _reader_left()  # click makes a SystemExit(1) of it
         return leaving.code if isinstance(leaving.code, int) else ExitStatus.INTERNAL
     except click.ClickException as error:
         _usage(error)
@@ -67,7 +78,7 @@ def explain(error: Exception) -> tuple[str, str, ExitStatus]:
     if isinstance(error, DoorClosed):
         return f"the lab went away: {error.message}", "'labctl ps' says what is left", ExitStatus.NO_LAB
     if isinstance(error, DoorError):
-        return error.message, error.hint, ExitStatus.NOT_READY
+        return error.message, error.hint, DOOR_STATUSES.get(error.code, ExitStatus.NOT_READY)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", "", ExitStatus.INPUT
     kind = type(error).__name__
@@ -76,8 +87,7 @@ def explain(error: Exception) -> tuple[str, str, ExitStatus]:
 
 def _usage(error: click.ClickException) -> None:
     ctx = getattr(error, "ctx", None)
-    hint = f"'{ctx.command_path} --help' tells how" if ctx is not None and ". " not in error.message else ""
-    complain(error.format_message().rstrip("."), hint)
+    complain(error.format_message(), f"'{ctx.command_path} --help' tells how" if ctx is not None else "")
 
 
 def _reader_left() -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from labctl.cli.status import ExitStatus
+
 # Verb -> its line in `labctl --help`, by what the user is about to do. A verb's module is labctl.cli.VERB.
 SECTIONS: dict[str, dict[str, str]] = {
     "Run a lab": {
@@ -59,13 +61,13 @@ class VerbGroup(click.Group):
         """Find the verb, or say which one may have been meant."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f"did you mean 'labctl {close[0]}'?" if close else "'labctl --help' lists the verbs"
-            raise click.UsageError(f"no verb {args[0]!r}. {hint}", ctx)
+            hint = f" Did you mean 'labctl {close[0]}'?" if close else ""
+            raise click.UsageError(f"no verb {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every verb by section, on one screen of 80x24, without importing one."""
-        formatter.write("labctl VERB [OPTIONS]: emulated Cisco GETVPN labs; real GDOI, real ESP, no images\n")
+        formatter.write("labctl VERB [OPTIONS]: emulated Cisco GETVPN labs, real GDOI and real ESP\n")
         width = max(map(len, VERBS))
         for title, verbs in SECTIONS.items():
             formatter.write(f"{title}:\n")
@@ -80,7 +82,17 @@ class VerbGroup(click.Group):
         return [CompletionItem(verb, help=line) for verb, line in VERBS.items() if verb.startswith(incomplete)]
 
 
-@click.command("labctl", cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "labctl",
+    cls=VerbGroup,
+    invoke_without_command=True,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="labctl", message="labctl %(version)s")
-def labctl() -> None:
+@click.pass_context
+def labctl(ctx: click.Context) -> None:
     """Emulated Cisco GETVPN labs: real GDOI, real ESP, no router images."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(ExitStatus.INPUT)

@@ -17,6 +17,8 @@ class ExitStatus(IntEnum):
     NOT_READY = 6  # a node failed or was not ready in time
     CHANGED = 7  # the topology differs from the lab that is up; `--apply` was not given
     BUSY = 8  # another labctl is at work on the same lab
+    NOT_EXECUTABLE = 126  # `exec`: the node has the command but cannot run it, as a shell says it
+    NOT_FOUND = 127  # `exec`: the node has no such command
     INTERRUPTED = 130  # Ctrl-C (128 + SIGINT)
     BROKEN_PIPE = 141  # whoever read our output went away (128 + SIGPIPE)
     TERMINATED = 143  # 128 + SIGTERM

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def complain(what: str, hint: str = "") -> None:
-    """`labctl: what. hint` on stderr. Lines that already say file:line:column stand for themselves."""
-    text = what if _is_located(what) else f"labctl: {what}"
+    """`labctl: what. Hint.` on stderr. Lines that already say file:line:column stand for themselves."""
+    text = what if _is_located(what) else f"labctl: {_sentence(what)}"
     if hint:
-        text = f"{text}. {hint}"
+        text = f"{text} {_sentence(hint[0].upper() + hint[1:])}"
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -54,6 +54,10 @@ def remark(text: str) -> None:
     """A word to the user beside the output: on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!", ":")) else text + "."
 
 
 def _is_located(text: str) -> bool:

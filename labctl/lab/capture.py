@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from labctl.door import Call, Connection
+from labctl.lab import keylog
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import BadRequest
 from labctl.lab.session import opened
@@ -96,6 +97,7 @@ async def capture_in(directory: LabDirectory, options: CaptureOptions, sink: Pac
             seconds=options.seconds,
             started=lambda: sink.begin(point, options.snaplen),
         )
+        await keylog.refresh(connection, directory)
     if left is not None and options.count is not None:
         result = replace(result, captured=options.count - left)
     sink.end(result)
@@ -157,10 +159,12 @@ async def capture(
 async def _stream(
     call: Call, take: Callable[[list[CapturedPacket]], bool], stop: Callable[[], None], started: Callable[[], None]
 ) -> CaptureResult:
-    wanted = True
+    wanted, begun = True, False
     captured = dropped = 0
-    started()
     async for item in call:
+        if not begun:  # the first item, empty, says that the node listens
+            begun = True
+            started()
         packets = [CapturedPacket(when, length, base64.b64decode(data)) for when, length, data in item["packets"]]
         captured += len(packets)
         dropped = int(item.get("dropped") or dropped)

@@ -22,6 +22,7 @@ from labctl.lab.down import destroy
 from labctl.lab.errors import BadRequest, LabError, NotReady, TopologyChanged
 from labctl.lab.find import state_of
 from labctl.lab.journal import BEGIN, UP, Journal
+from labctl.lab.keylog import collect
 from labctl.lab.lock import LabLock
 from labctl.lab.progress import NodeChanged, Note, Progress, Timing
 from labctl.lab.runtimes import choose, runtime_named
@@ -103,6 +104,7 @@ async def _make(directory: LabDirectory, plan: Plan, secret: bytes, request: UpR
             await _build(connection, runtime, directory, plan, names, timing, progress)
             journal.append(UP)
             ready = await _wait(connection, names, request.timeout, timing, progress)
+            await _keys(connection, directory, plan)
         finally:
             await connection.close()
     except BaseException as error:
@@ -180,6 +182,7 @@ async def _converge(
     if starting:
         await _build(connection, runtime, directory, plan, starting, timing, progress)
     ready = await _wait(connection, wanted, request.timeout, timing, progress)
+    await _keys(connection, directory, plan)
     report = UpReport(plan.lab, runtime.name, True, timing.phases, timing.total, starting, changes)
     _insist(ready, report)
     return report
@@ -225,6 +228,11 @@ async def _wait(
         async for item in call:
             progress(_node_changed(item))
         return await call.result()
+
+
+async def _keys(connection: Connection, directory: LabDirectory, plan: Plan) -> None:
+    if any(node.configuration.keylog for node in plan.nodes):
+        await collect(connection, directory)
 
 
 def _node_changed(item: dict[str, Any]) -> NodeChanged:

@@ -112,6 +112,11 @@ class MemoryRuntime:
             return {}
         if call.op == "status":
             return {"lab": "chain", "nodes": {name: self._item(name) for name in self.states}, "links": []}
+        if call.op == "events":
+            for line in ("aa,bb", "aa,bb", "cc,dd"):
+                if args.get("keylog"):
+                    await call.send({"seq": 1, "time": 0.0, "type": "keylog", "kind": "isakmp", "line": line})
+            return {"last": 1}
         if call.op == "logs":
             for name in args["nodes"] or self.states:
                 await call.send({"seq": 1, "time": 0.0, "node": name, "text": f"%SYS-3-TEST: {name} said so"})

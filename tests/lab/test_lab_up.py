@@ -79,6 +79,7 @@ def test_up_makes_the_lab_and_keeps_what_down_needs(directory: LabDirectory, run
     assert (state.is_up, state.runtime, state.topology) == (True, "namespaces", REQUEST.topology)
     assert {"kind": "supervisor", "pid": 4711} in state.making
     assert standing_plan(directory) == chain()
+    assert not directory.keylog.exists(), "keys are written for who asks"
     assert directory.topology.read_text() == REQUEST.text
 
 
@@ -265,6 +266,9 @@ def test_a_lab_whose_supervisor_died_is_made_anew(directory: LabDirectory, runti
 def test_a_keylog_that_was_asked_for_stays_without_the_option(directory: LabDirectory, runtime: MemoryRuntime) -> None:
     bring(directory, request=replace(REQUEST, keylog=True))
     assert all(node.configuration.keylog for node in standing_plan(directory).nodes)
+    table = directory.keylog / "ikev1_decryption_table"
+    assert table.read_text() == "aa,bb\ncc,dd\n"
+    assert table.stat().st_mode & 0o777 == 0o600
     assert bring(directory).changes.nothing
 
 
