@@ -32,14 +32,12 @@ def run(arguments: Sequence[str]) -> int:
         result = group.labctl.main(list(arguments), prog_name="labctl", standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
-    except BrokenPipeError:
+    except (BrokenPipeError, group.ReaderLeft):
         return _reader_left()
     except (KeyboardInterrupt, click.exceptions.Abort):
         complain("interrupted")
         return ExitStatus.INTERRUPTED
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):
-            return _reader_left()  # click makes a SystemExit(1) of it
         return leaving.code if isinstance(leaving.code, int) else ExitStatus.INTERNAL
     except click.ClickException as error:
         _usage(error)

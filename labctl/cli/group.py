@@ -40,6 +40,10 @@ SECTIONS: dict[str, dict[str, str]] = {
 VERBS: dict[str, str] = {verb: line for verbs in SECTIONS.values() for verb, line in verbs.items()}
 
 
+class ReaderLeft(Exception):
+    """Whoever read our output went away. click would make an exit status 1 of a BrokenPipeError."""
+
+
 class VerbGroup(click.Group):
     """A group whose commands are the modules of this package."""
 
@@ -64,6 +68,13 @@ class VerbGroup(click.Group):
             hint = f" Did you mean 'labctl {close[0]}'?" if close else ""
             raise click.UsageError(f"no verb {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. Raises ReaderLeft."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every verb by section, on one screen of 80x24, without importing one."""
