@@ -39,9 +39,10 @@ class SaKek:
         spi = reader.take(KEK_SPI_OCTETS)
         if reader.u32() != 0:
             raise MalformedMessage("SAK asks for proof of possession, which RFC 6407 removed")
+        if reader.left and reader.peek()[:2] == bytes(2):
+            # Attribute type 0 is reserved: the octets of zero that some implementation sends are none.
+            raise MalformedMessage("SAK has octets of zero too many between SPI and attributes")
         attributes = parse_attributes(reader)
-        if any(item.kind == 0 for item in attributes):
-            raise MalformedMessage("SAK has octets of zero between SPI and attributes")
         return cls(
             source_kind,
             source,
