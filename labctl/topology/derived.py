@@ -1,0 +1,111 @@
+"""The checks of a topology that names none: what its own nodes, groups and policies promise.
+
+Everybody who can talk does; who the policy cuts off is cut off; every group is registered; one flow from each member is
+seen as ESP along its whole way through the provider; and no payload between members shows on any provider link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from labctl.topology.checks import CheckKind, CheckSpec
+from labctl.topology.flows import Fate, Flow, Flows
+from labctl.topology.model import Group
+
+# Expedited forwarding (RFC 3246): not the default, so that a DSCP that is kept can be told from one that is not.
+EXPEDITED_FORWARDING = 46
+
+
+def derive_checks(groups: Sequence[Group], flows: Flows) -> list[CheckSpec]:
+    """What `labctl test` proves of a lab without `checks:`."""
+    stations = flows.stations()
+    every = [
+        flows.between(source, destination) for source in stations for destination in stations if source != destination
+    ]
+    talking = [(flow.source, flow.destination) for flow in every if flow.fate is not Fate.DROPPED]
+    silent = [(flow.source, flow.destination) for flow in every if flow.fate is Fate.DROPPED]
+    specs = [
+        CheckSpec(_title("reachable", sources, destinations, stations), CheckKind.REACHABLE, sources, destinations)
+        for sources, destinations in matrices(talking)
+    ]
+    specs += [
+        CheckSpec(_title("blocked", sources, destinations, stations), CheckKind.BLOCKED, sources, destinations)
+        for sources, destinations in matrices(silent)
+    ]
+    for group in groups:
+        specs.append(CheckSpec(f"registered: {group.name}", CheckKind.REGISTERED, group.members, group=group.name))
+        specs += _group_checks(group, [flow for flow in every if flow.fate is Fate.ENCRYPTED], flows)
+    return specs
+
+
+def _group_checks(group: Group, encrypted: list[Flow], flows: Flows) -> list[CheckSpec]:
+    """One flow a pair of members stands for the pair: hosts behind one member share its crypto map."""
+    pairs: dict[tuple[str, str], Flow] = {}
+    for flow in encrypted:
+        if len(flow.members) == 2 and all(member in group.members for member in flow.members):
+            pairs.setdefault((flow.members[0], flow.members[1]), flow)
+    specs = []
+    for member in group.members:
+        around = _next_around(member, group.members, pairs)
+        if around is not None:
+            specs.append(
+                CheckSpec(
+                    f"encrypted: {around.source} -> {around.destination}",
+                    CheckKind.ENCRYPTED,
+                    (around.source,),
+                    (around.destination,),
+                    links=around.links,
+                    dscp=EXPEDITED_FORWARDING,
+                )
+            )
+    shown = [(flow.source, flow.destination) for flow in pairs.values()]
+    stations = list(dict.fromkeys(name for pair in shown for name in pair))
+    specs += [
+        CheckSpec(
+            _title("no-plain-text", sources, destinations, stations),
+            CheckKind.NO_PLAIN_TEXT,
+            sources,
+            destinations,
+            links=flows.provider_links,
+        )
+        for sources, destinations in matrices(shown)
+    ]
+    return specs
+
+
+def _next_around(member: str, members: Sequence[str], pairs: dict[tuple[str, str], Flow]) -> Flow | None:
+    """The flow from a member to the next one in the group, so that each sends once and each receives once."""
+    place = members.index(member)
+    for other in (*members[place + 1 :], *members[:place]):
+        if (member, other) in pairs:
+            return pairs[member, other]
+    return None
+
+
+def matrices(pairs: Iterable[tuple[str, str]]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Pairs as few (sources, destinations): each stands for every pair of theirs but a node with itself."""
+    destinations: dict[str, list[str]] = {}
+    for source, destination in pairs:
+        destinations.setdefault(source, []).append(destination)
+    order = list(destinations)
+    order += [name for names in destinations.values() for name in names if name not in destinations]
+    rank = {name: place for place, name in enumerate(dict.fromkeys(order))}
+    grouped: dict[frozenset[str], list[str]] = {}
+    for source, names in destinations.items():
+        grouped.setdefault(frozenset((*names, source)), []).append(source)
+    found: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    alone: dict[tuple[str, ...], list[str]] = {}
+    for everyone, sources in grouped.items():
+        if len(sources) > 1:
+            found.append((tuple(sources), tuple(sorted(everyone, key=rank.__getitem__))))
+        else:
+            alone.setdefault(tuple(destinations[sources[0]]), []).append(sources[0])
+    return found + [(tuple(sources), names) for names, sources in alone.items()]
+
+
+def _title(kind: str, sources: Sequence[str], destinations: Sequence[str], stations: Sequence[str]) -> str:
+    if len(sources) == len(stations) > 2 and set(sources) == set(destinations):
+        return f"{kind}: any"
+    if set(sources) == set(destinations):
+        return f"{kind}: {' <-> '.join(sources)}" if len(sources) == 2 else f"{kind}: among {', '.join(sources)}"
+    return f"{kind}: {', '.join(sources)} -> {', '.join(destinations)}"

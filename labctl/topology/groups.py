@@ -1,0 +1,301 @@
+"""GETVPN groups: who hands out keys, who takes them, and for which traffic.
+
+Rules of reference/cisco-getvpn.md 1.3, 1.4 and 2.6.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from labctl.configuration import (
+    AccessListEntry,
+    Action,
+    Cipher,
+    DhGroup,
+    Encryption,
+    GroupIdentity,
+    Hash,
+    IsakmpPolicy,
+    NodeKind,
+    RekeyPolicy,
+    TransformSet,
+)
+from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
+from labctl.configuration.transform_set import parse_encryption, parse_transform_set
+from labctl.configuration.words import WordError, did_you_mean
+from labctl.topology.model import Group, Node, PreSharedKeys
+from labctl.topology.problems import Problems
+from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp
+from labctl.topology.shape import Shaped
+
+# reference/cisco-getvpn.md 2.6: 100 permits a group; a member would ignore the rest (%GDOI-3-GDOI_ACL_NUM).
+MOST_PERMITS = 100
+# Cisco's long SA lifetimes (reference 1.3): above a day only AES with 128 bits or more.
+LONGEST_WITHOUT_AES = 86400
+# `crypto isakmp key`: up to 128 characters, none of them a blank.
+_KEY = re.compile(r"[!-~]{1,128}")
+GENERATED = "generated"
+
+
+def read_groups(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> list[Group]:
+    """Every group that can be read."""
+    groups: list[Group] = []
+    for name, raw in shaped.raw.groups.items():
+        if not re.fullmatch(GROUP_NAME, name):
+            problems.add(
+                shaped.key_at("groups", name), f"{name!r} is no name of a group", "letters, digits and '_', at most 64"
+            )
+            continue
+        groups.append(_GroupReader(shaped, nodes, problems, name, raw).read())
+    _refuse_shared_identities(shaped, groups, problems)
+    _refuse_overlaps(shaped, groups, problems)
+    return groups
+
+
+class _GroupReader:
+    """Reads one group; what cannot be read is noted and replaced by the default, so that the rest is looked at."""
+
+    def __init__(self, shaped: Shaped, nodes: dict[str, Node], problems: Problems, name: str, raw: RawGroup) -> None:
+        self._shaped = shaped
+        self._nodes = nodes
+        self._problems = problems
+        self._name = name
+        self._raw = raw
+
+    def read(self) -> Group:
+        """The group."""
+        members = self._names("members", self._raw.members, NodeKind.CE)
+        servers = self._names("key-servers", self._raw.key_servers, NodeKind.KS)
+        self._check_sizes(members, servers)
+        transform = self._transform()
+        self._check_lifetimes(transform)
+        return Group(
+            name=self._name,
+            identity=self._identity(),
+            key_servers=servers,
+            members=members,
+            policy=self._policy(),
+            transform=transform,
+            tek_lifetime=self._raw.lifetime.tek,
+            rekey=self._rekey(),
+            isakmp=self._isakmp(),
+            pre_shared_keys=self._keys(members),
+        )
+
+    def _names(self, key: str, names: Sequence[str], kind: NodeKind) -> tuple[str, ...]:
+        found: list[str] = []
+        for index, name in enumerate(names):
+            at = self._shaped.at("groups", self._name, key, index)
+            node = self._nodes.get(name)
+            if name in found:
+                self._problems.add(at, f"{name!r} is in {key!r} twice", "keep one of them")
+            elif node is None:
+                if ("nodes", name) not in self._shaped.missing:
+                    suitable = [other.name for other in self._nodes.values() if other.kind is kind]
+                    self._problems.add(at, f"no node is called {name!r}", did_you_mean(name, suitable))
+            elif node.kind is kind:
+                found.append(name)
+            elif kind is NodeKind.CE and (node.kind is NodeKind.KS or name in self._raw.key_servers):
+                self._problems.add(
+                    at, f"key server {name!r} is a member as well", "GETVPN does not allow it: take a ce as member"
+                )
+            else:
+                self._problems.add(
+                    at,
+                    f"{name!r} is a {node.kind.value}, not a {kind.value}",
+                    "members are of kind ce" if kind is NodeKind.CE else "key servers are of kind ks",
+                )
+        return tuple(found)
+
+    def _check_sizes(self, members: tuple[str, ...], servers: tuple[str, ...]) -> None:
+        place = ("groups", self._name)
+        if not self._raw.key_servers:
+            self._problems.add(
+                self._shaped.at(*place, "key-servers"),
+                f"group {self._name!r} has no key server",
+                "name a node of kind ks: 'key-servers: [ks1]'",
+            )
+        if len(servers) > MOST_KEY_SERVERS:
+            self._problems.add(
+                self._shaped.at(*place, "key-servers", MOST_KEY_SERVERS),
+                f"group {self._name!r} has {len(servers)} key servers",
+                f"GETVPN takes {MOST_KEY_SERVERS} at most",
+            )
+        if not self._raw.members:
+            self._problems.add(
+                self._shaped.at(*place, "members"),
+                f"group {self._name!r} has no member",
+                "name nodes of kind ce: 'members: [ce1, ce2]'",
+            )
+
+    def _identity(self) -> GroupIdentity:
+        raw = self._raw.identity
+        if isinstance(raw, int):
+            return GroupIdentity(number=raw)
+        try:
+            return GroupIdentity(address=IPv4Address(raw))
+        except ValueError:
+            at = self._shaped.at("groups", self._name, "identity")
+            hint = f"a number from 0 to {LARGEST_IDENTITY}, or an IPv4 address"
+            self._problems.add(at, f"{raw!r} is not a group identity", hint)
+            return GroupIdentity(number=None)
+
+    def _policy(self) -> tuple[AccessListEntry, ...]:
+        entries: list[AccessListEntry] = []
+        readable = True
+        place = ("groups", self._name, "policy")
+        for index, line in enumerate(self._raw.policy):
+            try:
+                entry = parse_access_list_entry(line)
+            except WordError as error:
+                readable = False
+                self._problems.add(self._shaped.inside(error.column, *place, index), error.problem, error.hint)
+                continue
+            if entry in entries:
+                self._problems.add(
+                    self._shaped.at(*place, index),
+                    f"'{describe_access_list_entry(entry)}' is in the policy twice",
+                    "the first match wins: keep one of them",
+                )
+            entries.append(entry)
+        permits = [index for index, entry in enumerate(entries) if entry.action is Action.PERMIT]
+        if len(permits) > MOST_PERMITS:
+            self._problems.add(
+                self._shaped.at(*place, permits[MOST_PERMITS]),
+                f"the policy has {len(permits)} permit entries",
+                f"a key server hands out {MOST_PERMITS} at most: summarize the prefixes",
+            )
+        if readable and not permits:
+            self._problems.add(
+                self._shaped.at(*place),
+                f"the policy of group {self._name!r} permits nothing, so nothing is encrypted",
+                "add an entry such as 'permit ip 10.1.0.0/16 10.1.0.0/16'",
+            )
+        return tuple(entries)
+
+    def _transform(self) -> TransformSet:
+        try:
+            return parse_transform_set(self._raw.transform)
+        except WordError as error:
+            at = self._shaped.inside(error.column, "groups", self._name, "transform")
+            self._problems.add(at, error.problem, error.hint)
+            return TransformSet(Cipher.AES_GCM, 256)
+
+    def _check_lifetimes(self, transform: TransformSet) -> None:
+        lifetime, place = self._raw.lifetime, ("groups", self._name, "lifetime")
+        if lifetime.tek > lifetime.kek:
+            self._problems.add(
+                self._shaped.at(*place, "tek"),
+                f"traffic keys live {lifetime.tek} s, longer than the {lifetime.kek} s of the key that renews them",
+                "make kek at least three times tek",
+            )
+        if lifetime.tek > LONGEST_WITHOUT_AES and transform.cipher is Cipher.TRIPLE_DES:
+            self._problems.add(
+                self._shaped.at(*place, "tek"),
+                f"a tek lifetime of {lifetime.tek} s is too long for 3DES",
+                f"above {LONGEST_WITHOUT_AES} s take AES",
+            )
+
+    def _isakmp(self) -> tuple[IsakmpPolicy, ...]:
+        several = isinstance(self._raw.isakmp, list)
+        raws = self._raw.isakmp if isinstance(self._raw.isakmp, list) else [self._raw.isakmp]
+        if not raws:
+            at = self._shaped.at("groups", self._name, "isakmp")
+            self._problems.add(at, "'isakmp' has no proposal", "leave the key out for the default, or add one")
+        place = ("groups", self._name, "isakmp")
+        return tuple(
+            self._proposal(raw, index, (*place, index) if several else place) for index, raw in enumerate(raws)
+        )
+
+    def _proposal(self, raw: RawIsakmp, index: int, place: tuple[str | int, ...]) -> IsakmpPolicy:
+        policy = IsakmpPolicy(
+            priority=10 * (index + 1), hash=Hash(raw.hash), group=DhGroup(raw.group), lifetime=raw.lifetime
+        )
+        cipher = self._encryption(raw.encryption, (*place, "encryption"))
+        return policy if cipher is None else replace(policy, encryption=cipher[0], key_bits=cipher[1])
+
+    def _rekey(self) -> RekeyPolicy:
+        policy = RekeyPolicy(signature_hash=Hash(self._raw.rekey.hash), lifetime=self._raw.lifetime.kek)
+        cipher = self._encryption(self._raw.rekey.encryption, ("groups", self._name, "rekey", "encryption"))
+        if cipher is None:
+            return policy
+        return replace(policy, encryption=cipher[0], key_bits=cipher[1])
+
+    def _encryption(self, text: str, place: tuple[str | int, ...]) -> tuple[Encryption, int] | None:
+        try:
+            return parse_encryption(text)
+        except WordError as error:
+            self._problems.add(self._shaped.inside(error.column, *place), error.problem, error.hint)
+            return None
+
+    def _keys(self, members: tuple[str, ...]) -> PreSharedKeys:
+        raw, place = self._raw.pre_shared_keys, ("groups", self._name, "pre-shared-keys")
+        if isinstance(raw, str):
+            return PreSharedKeys() if raw == GENERATED else PreSharedKeys(everyone=self._key(raw, place))
+        for name in raw:
+            if name not in members:
+                self._problems.add(
+                    self._shaped.key_at(*place, name),
+                    f"{name!r} is not a member of group {self._name!r}",
+                    did_you_mean(name, members),
+                )
+        given = {name: self._key(text, (*place, name)) for name, text in raw.items() if text != GENERATED}
+        return PreSharedKeys(members=given)
+
+    def _key(self, text: str, place: tuple[str | int, ...]) -> str:
+        if not _KEY.fullmatch(text):
+            # The text itself is a secret, and stays out of the message.
+            hint = "1 to 128 printable ASCII characters without blanks"
+            self._problems.add(self._shaped.at(*place), "this is no pre-shared key", hint)
+        return text
+
+
+def _refuse_shared_identities(shaped: Shaped, groups: list[Group], problems: Problems) -> None:
+    owners: dict[str, str] = {}
+    for group in groups:
+        identity = str(group.identity)
+        if identity in owners and identity != "None":
+            problems.add(
+                shaped.at("groups", group.name, "identity"),
+                f"identity {identity} belongs to group {owners[identity]!r} as well",
+                "each group has its own",
+            )
+        owners.setdefault(identity, group.name)
+
+
+def _refuse_overlaps(shaped: Shaped, groups: list[Group], problems: Problems) -> None:
+    """Reference 2.6: overlapping access lists of two groups on one device are prohibited."""
+    for place, group in enumerate(groups):
+        for other in groups[:place]:
+            shared = [name for name in group.members if name in other.members]
+            if shared and (clash := _overlapping(group, other)) is not None:
+                problems.add(
+                    shaped.at("groups", group.name, "members", group.members.index(shared[0])),
+                    f"{shared[0]!r} is in groups {other.name!r} and {group.name!r}, which both encrypt "
+                    f"'{describe_access_list_entry(clash)}'",
+                    "policies of groups on one member must not overlap",
+                )
+
+
+def _overlapping(group: Group, other: Group) -> AccessListEntry | None:
+    for entry in group.policy:
+        for theirs in other.policy:
+            if entry.action is theirs.action is Action.PERMIT and _entries_overlap(entry, theirs):
+                return entry
+    return None
+
+
+def _entries_overlap(one: AccessListEntry, other: AccessListEntry) -> bool:
+    def meet(a: int, b: int) -> bool:
+        return a == b or 0 in (a, b)
+
+    return (
+        meet(one.protocol, other.protocol)
+        and meet(one.source_port, other.source_port)
+        and meet(one.destination_port, other.destination_port)
+        and one.source.overlaps(other.source)
+        and one.destination.overlaps(other.destination)
+    )

@@ -1,0 +1,131 @@
+"""A topology that makes sense: every name known, every link numbered, every address given. Made by `resolve.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from labctl.configuration import AccessListEntry, GroupIdentity, IsakmpPolicy, NodeKind, RekeyPolicy, TransformSet
+from labctl.topology.checks import CheckSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A device, or a switch."""
+
+    name: str
+    kind: NodeKind
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link. A switch's port has no address."""
+
+    node: str
+    interface: str
+    address: IPv4Interface | None = None
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A wire between two ends."""
+
+    ends: tuple[End, End]
+    mtu: int = 1500
+
+    @property
+    def name(self) -> str:
+        """`a:eth0--b:eth1`, as the plan calls it."""
+        return f"{self.ends[0]}--{self.ends[1]}"
+
+
+class SegmentKind(Enum):
+    """What a segment is for, which decides how it is numbered."""
+
+    LAN = "lan"
+    EDGE = "edge"
+    CORE = "core"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One subnet: a link, or a switch with everything on it. `ends` are those with an address."""
+
+    kind: SegmentKind
+    prefix: IPv4Network
+    ends: tuple[End, ...]
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreSharedKeys:
+    """How the pairs of a group get their keys: generated, unless `everyone` or `members` has one."""
+
+    everyone: str | None = None
+    members: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A GETVPN group. Lifetimes in seconds."""
+
+    name: str
+    identity: GroupIdentity
+    key_servers: tuple[str, ...]
+    members: tuple[str, ...]
+    policy: tuple[AccessListEntry, ...]
+    transform: TransformSet
+    tek_lifetime: int
+    rekey: RekeyPolicy
+    isakmp: tuple[IsakmpPolicy, ...]
+    pre_shared_keys: PreSharedKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab."""
+
+    name: str
+    runtime: str
+    clock_scale: float
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    segments: tuple[Segment, ...]
+    groups: tuple[Group, ...]
+    checks: tuple[CheckSpec, ...] = ()
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Every device with an agent, in the order of the file."""
+        return tuple(node.name for node in self.nodes if node.kind is not NodeKind.SWITCH)
+
+    def node(self, name: str) -> Node:
+        """The node called `name`. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def interfaces(self) -> dict[str, list[End]]:
+        """Node -> its ends, in the order of the links."""
+        found: dict[str, list[End]] = {node.name: [] for node in self.nodes}
+        for link in self.links:
+            for end in link.ends:
+                found[end.node].append(end)
+        return found
+
+    def control_addresses(self) -> dict[str, IPv4Address]:
+        """Node -> the address it is known by: on the provider's side where it has one, else of its first link."""
+        towards_provider: dict[str, IPv4Address] = {}
+        first: dict[str, IPv4Address] = {}
+        for segment in self.segments:
+            for end in segment.ends:
+                assert end.address is not None
+                first.setdefault(end.node, end.address.ip)
+                if segment.kind is not SegmentKind.LAN:
+                    towards_provider.setdefault(end.node, end.address.ip)
+        return {name: towards_provider.get(name, first[name]) for name in self.node_names if name in first}

@@ -1,0 +1,187 @@
+"""Topology -> Plan: what every node will be told at boot. The same topology and secret give the same plan."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from labctl.configuration import (
+    GroupMembership,
+    Interface,
+    IsakmpPolicy,
+    KeyServerGroup,
+    NodeConfiguration,
+    NodeKind,
+    PreSharedKey,
+    to_json,
+)
+from labctl.topology.flows import crypto_segment
+from labctl.topology.model import End, Group, Node, Topology
+from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
+from labctl.topology.routing import Routing
+
+# What stands for a generated key in a plan that nobody will carry out.
+GENERATED = b"<generated>"
+# 144 bits as 24 characters that any `crypto isakmp key` takes.
+_GENERATED_KEY_OCTETS = 18
+
+
+def plan(topology: Topology, *, secret: bytes | None = None) -> Plan:
+    """What `up` makes of a topology. Generated pre-shared keys derive from `secret`, the lab's own.
+
+    Without a secret the plan is for reading: `<generated>` stands where such a key would be.
+    """
+    return _Planner(topology, secret).plan()
+
+
+def shown(made: Plan) -> dict[str, Any]:
+    """A plan as JSON values for people and programs: without any key."""
+    document: dict[str, Any] = to_json(made)
+    for node in document["nodes"]:
+        for key in node["configuration"]["pre_shared_keys"]:
+            key["secret"] = "<generated>" if key["secret"] == GENERATED.hex() else "<not shown>"
+    return document
+
+
+def mac_address(node: str, interface: str) -> str:
+    """A locally administered address (IEEE 802c, 02) that depends on nothing but the two names."""
+    digest = hashlib.sha256(f"{node}:{interface}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
+
+
+class _Planner:
+    def __init__(self, topology: Topology, secret: bytes | None) -> None:
+        self._topology = topology
+        self._secret = secret
+        self._routing = Routing(topology.nodes, topology.segments)
+        self._addresses = topology.control_addresses()
+        self._interfaces = topology.interfaces()
+        self._hosts = {name: str(address) for name, address in self._addresses.items()}
+        self._mtus = {(end.node, end.interface): link.mtu for link in topology.links for end in link.ends}
+        self._memberships: dict[str, list[Group]] = {}
+        self._services: dict[str, list[Group]] = {}
+        for group in topology.groups:
+            for name in group.members:
+                self._memberships.setdefault(name, []).append(group)
+            for name in group.key_servers:
+                self._services.setdefault(name, []).append(group)
+
+    def plan(self) -> Plan:
+        topology = self._topology
+        return Plan(
+            lab=topology.name,
+            runtime=topology.runtime,
+            nodes=tuple(
+                PlannedNode(node.name, node.kind, self._configuration(node))
+                for node in topology.nodes
+                if node.kind is not NodeKind.SWITCH
+            ),
+            switches=tuple(node.name for node in topology.nodes if node.kind is NodeKind.SWITCH),
+            links=tuple(
+                PlannedLink(link.name, (_link_end(link.ends[0]), _link_end(link.ends[1])), link.mtu)
+                for link in topology.links
+            ),
+            groups=tuple(
+                PlannedGroup(group.name, str(group.identity), group.key_servers, group.members)
+                for group in topology.groups
+            ),
+            checks=topology.checks,
+            clock_scale=topology.clock_scale,
+        )
+
+    def _configuration(self, node: Node) -> NodeConfiguration:
+        groups = [*self._services.get(node.name, ()), *self._memberships.get(node.name, ())]
+        crypto = self._crypto_end(node.name) if node.name in self._memberships else None
+        return NodeConfiguration(
+            name=node.name,
+            kind=node.kind,
+            interfaces=tuple(self._interface(end, crypto) for end in self._interfaces[node.name]),
+            routes=self._routing.routes(node.name),
+            isakmp_policies=_isakmp_policies(groups),
+            pre_shared_keys=self._pre_shared_keys(node.name, groups),
+            key_server_groups=tuple(self._service(node.name, group) for group in self._services.get(node.name, ())),
+            memberships=tuple(self._membership(crypto, group) for group in self._memberships.get(node.name, ())),
+            clock_scale=self._topology.clock_scale,
+            hosts=self._hosts,
+        )
+
+    def _crypto_end(self, member: str) -> End | None:
+        segment = crypto_segment(self._routing, member)
+        return next((end for number, end in self._routing.connected(member) if number == segment), None)
+
+    def _interface(self, end: End, crypto: End | None) -> Interface:
+        return Interface(
+            name=end.interface,
+            mac=mac_address(end.node, end.interface),
+            addresses=(end.address,) if end.address is not None else (),
+            mtu=self._mtus[end.node, end.interface],
+            crypto_map=end == crypto,
+        )
+
+    def _service(self, server: str, group: Group) -> KeyServerGroup:
+        return KeyServerGroup(
+            name=group.name,
+            identity=group.identity,
+            address=self._addresses[server],
+            policy=group.policy,
+            transform=group.transform,
+            tek_lifetime=group.tek_lifetime,
+            rekey=group.rekey,
+            key_server_id=group.key_servers.index(server),
+        )
+
+    def _membership(self, crypto: End | None, group: Group) -> GroupMembership:
+        assert crypto is not None and crypto.address is not None, "a member has a link to a pe: resolve.py saw to it"
+        return GroupMembership(
+            name=group.name,
+            identity=group.identity,
+            key_servers=tuple(self._addresses[server] for server in group.key_servers),
+            interface=crypto.interface,
+            local_address=crypto.address.ip,
+        )
+
+    def _pre_shared_keys(self, node: str, groups: list[Group]) -> tuple[PreSharedKey, ...]:
+        """One key for each peer; of two groups with one peer, the first that was given a text wins."""
+        found: dict[IPv4Address, bytes] = {}
+        for group in groups:
+            serves = node in group.key_servers
+            peers = [name for name in group.key_servers if name != node]
+            peers += [name for name in group.members if serves]
+            for peer in peers:
+                given = self._given_key(group, node, peer)
+                address = self._addresses[peer]
+                if given is not None and found.get(address) in (None, self._generated_key(node, peer)):
+                    found[address] = given
+                found.setdefault(address, self._generated_key(node, peer))
+        return tuple(PreSharedKey(address, secret) for address, secret in found.items())
+
+    def _given_key(self, group: Group, one: str, other: str) -> bytes | None:
+        keys = group.pre_shared_keys
+        text = keys.everyone or keys.members.get(one) or keys.members.get(other)
+        return text.encode() if text is not None else None
+
+    def _generated_key(self, one: str, other: str) -> bytes:
+        """The pair's own key: HMAC-SHA-256 of both names under the lab's secret, so that each end derives the same."""
+        if self._secret is None:
+            return GENERATED
+        label = "\0".join(("pre-shared key", *sorted((one, other)))).encode()
+        return base64.urlsafe_b64encode(hmac.digest(self._secret, label, "sha256")[:_GENERATED_KEY_OCTETS])
+
+
+def _link_end(end: End) -> LinkEnd:
+    return LinkEnd(end.node, end.interface)
+
+
+def _isakmp_policies(groups: list[Group]) -> tuple[IsakmpPolicy, ...]:
+    """The proposals of all groups of a node, each once, numbered 10, 20, ... in the order of the file."""
+    seen: list[IsakmpPolicy] = []
+    for group in groups:
+        for policy in group.isakmp:
+            bare = replace(policy, priority=0)
+            if bare not in seen:
+                seen.append(bare)
+    return tuple(replace(policy, priority=10 * (place + 1)) for place, policy in enumerate(seen))

@@ -1,0 +1,230 @@
+"""The shape of a topology file: the one place that says which keys there are, of what type, and what they mean.
+
+`shape.py` reads files through these models, `labctl schema` prints their JSON Schema. They hold what the user wrote;
+what it means is resolved by `resolve.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+# A lab's name is a folder of the state directory and part of container names.
+LAB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+# A node's name is a host name (RFC 1123 2.1), and a switch's also an interface name: at most 15 octets (IFNAMSIZ).
+NODE_NAME = r"[A-Za-z]([A-Za-z0-9-]{0,13}[A-Za-z0-9])?"
+# Letters, digits and underscore: reference/cisco-getvpn.md, naming rule; parsers of show output take nothing else.
+GROUP_NAME = r"[A-Za-z0-9_]{1,64}"
+
+# An hour in 3.6 seconds; beyond it, retransmission timers meet the machine's own delays.
+FASTEST_CLOCK = 1000
+# RFC 791: every host takes 576 octets; below it no tunnel makes sense. Above it, what veth carries.
+SMALLEST_MTU, LARGEST_MTU = 576, 9216
+# reference/cisco-getvpn.md 1.3: bounds of IOS; 30 days with long SA lifetimes.
+SHORTEST_TEK, SHORTEST_KEK, LONGEST_LIFETIME = 120, 300, 30 * 86400
+# reference/cisco-getvpn.md 1.3, range of IOS's `identity number`.
+LARGEST_IDENTITY = 2147483647
+# `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
+SHORTEST_PHASE_1, LONGEST_PHASE_1 = 60, 86400
+# reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
+MOST_KEY_SERVERS = 8
+
+
+def _written(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=_written, frozen=True)
+
+
+KindWord: TypeAlias = Literal["host", "ce", "ks", "pe", "p", "switch"]
+
+
+class RawClock(_Shape):
+    """The lab's clock."""
+
+    scale: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=FASTEST_CLOCK,
+        description="Lab seconds in one real second: at 60, an hour passes in a minute.",
+    )
+
+
+class RawNode(_Shape):
+    """A node, long form."""
+
+    kind: KindWord = Field(description="What the node is.")
+    subnet: str | None = Field(default=None, description="Switch only: the LAN's prefix, for example 10.7.0.0/24.")
+
+
+class RawLink(_Shape):
+    """A link, long form."""
+
+    ends: list[str] = Field(
+        min_length=2, max_length=2, description="NODE[:INTERFACE] [ADDRESS/LENGTH], twice.", examples=[["ce1", "pe1"]]
+    )
+    subnet: str | None = Field(default=None, description="The link's prefix; planned where it is left out.")
+    mtu: int = Field(default=1500, ge=SMALLEST_MTU, le=LARGEST_MTU, description="Octets of the largest IP packet.")
+
+
+class RawLifetime(_Shape):
+    """How long keys live, in seconds."""
+
+    tek: int = Field(
+        default=3600, ge=SHORTEST_TEK, le=LONGEST_LIFETIME, description="Traffic encryption key, in seconds."
+    )
+    kek: int = Field(default=86400, ge=SHORTEST_KEK, le=LONGEST_LIFETIME, description="Key encryption key, in seconds.")
+
+
+class RawIsakmp(_Shape):
+    """One phase 1 proposal (`crypto isakmp policy`)."""
+
+    encryption: str = Field(default="aes 256", description="aes 128, aes 192, aes 256 or 3des.")
+    hash: Literal["sha", "sha256", "sha384", "sha512"] = Field(default="sha256", description="Hash of phase 1.")
+    group: Literal[2, 5, 14, 19, 20] = Field(default=14, description="Diffie-Hellman group.")
+    lifetime: int = Field(default=86400, ge=SHORTEST_PHASE_1, le=LONGEST_PHASE_1, description="In seconds.")
+
+
+class RawRekey(_Shape):
+    """The key that protects rekeys."""
+
+    encryption: str = Field(default="aes 256", description="aes 128, aes 192, aes 256 or 3des.")
+    hash: Literal["sha", "sha256", "sha384", "sha512"] = Field(
+        default="sha256", description="Hash of a rekey's signature."
+    )
+
+
+def _is_list(value: Any) -> str:
+    return "<several>" if isinstance(value, list) else "<one>"
+
+
+def _is_mapping(value: Any) -> str:
+    return "<long>" if isinstance(value, (dict, BaseModel)) else "<short>"
+
+
+RawIsakmpPolicies: TypeAlias = Annotated[
+    Annotated[RawIsakmp, Tag("<one>")] | Annotated[list[RawIsakmp], Tag("<several>")], Discriminator(_is_list)
+]
+RawKeys: TypeAlias = Annotated[
+    Annotated[str, Tag("<short>")] | Annotated[dict[str, str], Tag("<long>")], Discriminator(_is_mapping)
+]
+RawNodeForm: TypeAlias = Annotated[
+    Annotated[KindWord, Tag("<short>")] | Annotated[RawNode, Tag("<long>")], Discriminator(_is_mapping)
+]
+RawLinkForm: TypeAlias = Annotated[
+    Annotated[str, Tag("<short>")] | Annotated[RawLink, Tag("<long>")], Discriminator(_is_mapping)
+]
+
+
+def _is_text(value: Any) -> str:
+    return "<address>" if isinstance(value, str) else "<number>"
+
+
+RawIdentity: TypeAlias = Annotated[
+    Annotated[int, Field(ge=0, le=LARGEST_IDENTITY), Tag("<number>")] | Annotated[str, Tag("<address>")],
+    Discriminator(_is_text),
+]
+
+
+class RawGroup(_Shape):
+    """A GETVPN group, said once for key servers and members."""
+
+    identity: RawIdentity = Field(description="Group identity: a number, or an IPv4 address.")
+    key_servers: list[str] = Field(description="Nodes of kind ks, in the order in which members try them.")
+    members: list[str] = Field(description="Nodes of kind ce.")
+    policy: list[str] = Field(
+        description="Access list: permit encrypts, deny and no match stay in clear; the first match wins.",
+        examples=[["permit ip 10.1.0.0/16 10.1.0.0/16"]],
+    )
+    transform: str = Field(
+        "esp-gcm 256", description="How packets are encrypted, for example esp-aes 256 esp-sha256-hmac."
+    )
+    lifetime: RawLifetime = Field(default=RawLifetime(), description="How long keys live.")
+    isakmp: RawIsakmpPolicies = Field(default=RawIsakmp(), description="Phase 1 proposals, the preferred first.")
+    rekey: RawRekey = Field(default=RawRekey(), description="The key that protects rekeys.")
+    pre_shared_keys: RawKeys = Field(
+        default="generated",
+        description="'generated': random, one for each pair; or one text for all; or a text for each member.",
+    )
+
+
+RawFlow: TypeAlias = str
+
+_STATEMENTS = ("reachable", "blocked", "registered", "encrypted", "no-plain-text", "latency", "loss")
+
+
+class RawCheck(_Shape):
+    """One statement about the running lab, and how it is tested."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [statement]} for statement in _STATEMENTS]},
+    )
+
+    reachable: RawFlow | None = Field(
+        default=None, description="Every echo is answered: 'any', 'h1 -> h2', 'h1, h2 <-> h3'."
+    )
+    blocked: RawFlow | None = Field(default=None, description="No echo is answered.")
+    registered: str | None = Field(default=None, description="Every member of this group is registered.")
+    encrypted: RawFlow | None = Field(
+        default=None, description="The flow is seen as ESP, with its own addresses and DSCP."
+    )
+    no_plain_text: RawFlow | None = Field(default=None, description="No payload of the flow is ever seen on the links.")
+    latency: RawFlow | None = Field(
+        default=None, description="Round trips of the flow are at most `at-most` milliseconds."
+    )
+    loss: RawFlow | None = Field(default=None, description="At most `at-most` per cent of the echoes are lost.")
+    name: str | None = Field(default=None, description="What the report calls it.")
+    on: list[str] | None = Field(
+        default=None, description="Links 'a -- b' to watch; the provider's where it is left out."
+    )
+    at_most: float | None = Field(
+        default=None, ge=0, description="The bound: milliseconds of latency, per cent of loss."
+    )
+    count: int | None = Field(default=None, ge=1, le=1000, description="How many echoes are sent along each pair.")
+    dscp: int | None = Field(default=None, ge=0, le=63, description="DSCP of the packets sent.")
+
+
+class RawTopology(_Shape):
+    """A labctl topology."""
+
+    name: str = Field(description="The lab's name.", pattern=f"^{LAB_NAME}$")
+    runtime: Literal["auto", "namespaces", "docker"] = Field(default="auto", description="What makes the nodes.")
+    clock: RawClock = Field(default=RawClock(), description="The lab's clock.")
+    nodes: dict[str, RawNodeForm] = Field(
+        description="Node name -> kind.", json_schema_extra={"propertyNames": {"pattern": f"^{NODE_NAME}$"}}
+    )
+    links: list[RawLinkForm] = Field(
+        description="Wires: 'ce1 -- pe1', in the order that numbers interfaces and addresses.",
+        examples=[["h1 -- ce1", "ce1:eth1 172.16.9.2/30 -- 172.16.9.1/30 pe1"]],
+    )
+    groups: dict[str, RawGroup] = Field(
+        default={},
+        description="Group name -> GETVPN group.",
+        json_schema_extra={"propertyNames": {"pattern": f"^{GROUP_NAME}$"}},
+    )
+    checks: list[RawCheck] | None = Field(
+        default=None, description="What `labctl test` must prove; derived from the topology where it is left out."
+    )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of topology files."""
+    made = RawTopology.model_json_schema(by_alias=True, mode="validation", ref_template="#/$defs/{model}")
+    named: dict[str, Any] = _without_class_names(made)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "labctl topology", **named}
+
+
+def _without_class_names(part: Any) -> Any:
+    """Our classes' names and pydantic's titles mean nothing to who edits a topology."""
+    if isinstance(part, list):
+        return [_without_class_names(item) for item in part]
+    if isinstance(part, dict):
+        return {
+            key.removeprefix("Raw"): _without_class_names(value)
+            for key, value in part.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return part.replace("#/$defs/Raw", "#/$defs/") if isinstance(part, str) else part
