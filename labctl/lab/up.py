@@ -207,17 +207,22 @@ async def _build(
         built = await call.result()
     failed = {name: facts.get("reason") for name, facts in built["nodes"].items() if facts.get("state") == "failed"}
     if failed:
-        await _tell_logs(connection, list(failed), progress)
+        await _tell_logs(connection, directory, list(failed), progress)
         raise NotReady("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
 
 
-async def _tell_logs(connection: Connection, names: Sequence[str], progress: Progress) -> None:
+async def _tell_logs(connection: Connection, directory: LabDirectory, names: Sequence[str], progress: Progress) -> None:
     """What failed nodes said last: a roll-back takes their logs along."""
-    call = await connection.open("logs", nodes=list(names), lines=LINES_OF_A_FAILURE)
-    async for item in call:
-        if "text" in item:
-            progress(Note(f"{item['node']}: {item['text']}"))
-    await call.result()
+    for name in names:
+        file = directory.logs / f"{name}.log"
+        if file.exists():  # on this machine (namespaces), and with what the agent said while it fell
+            lines = file.read_text(errors="replace").splitlines()[-LINES_OF_A_FAILURE:]
+        else:
+            call = await connection.open("logs", nodes=[name], lines=LINES_OF_A_FAILURE)
+            lines = [item["text"] async for item in call if "text" in item]
+            await call.result()
+        for line in lines:
+            progress(Note(f"{name}: {line}"))
 
 
 async def _wait(

@@ -1,0 +1,99 @@
+"""What a lab leaves on a machine: processes, namespaces, mounts, links, files. Found by the label of a test's own state folder.
+
+Every process of a lab has `LABCTL_STATE` in its environment, inherited from the labctl that a test started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def processes(state: Path) -> dict[int, str]:
+    """Living processes of labs with that state folder: pid -> command line."""
+    label = f"LABCTL_STATE={state}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if label in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended while we looked, or is a zombie
+    return found
+
+
+def namespaces_of(pids: dict[int, str]) -> set[str]:
+    """The inodes of every namespace that those processes have and we do not."""
+    found: set[str] = set()
+    for pid in pids:
+        for kind in ("user", "mnt", "pid", "net", "uts", "ipc"):
+            try:
+                inode = Path(f"/proc/{pid}/ns/{kind}").readlink()
+            except OSError:
+                continue
+            if inode != Path(f"/proc/self/ns/{kind}").readlink():
+                found.add(str(inode).rpartition("[")[2].rstrip("]"))
+    return found
+
+
+def existing_namespaces() -> set[str]:
+    """The inodes of every namespace on this machine that lsns(8) can see."""
+    done = subprocess.run(["lsns", "--json", "--output", "NS"], capture_output=True, text=True, check=True)
+    return {str(item["ns"]) for item in json.loads(done.stdout)["namespaces"]}
+
+
+def host_links() -> set[str]:
+    """Names of links in our own network namespace."""
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def require_engine() -> None:
+    """Skip without a Docker engine; in CI, fail."""
+    done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if done.returncode != 0 and os.environ.get("CI") == "true":
+        pytest.fail(f"no Docker engine answers: {done.stderr}")
+    if done.returncode != 0:
+        pytest.skip("no Docker engine answers")
+
+
+def docker_objects(label: str) -> list[str]:
+    """Containers and networks that carry a label, in words."""
+    found = []
+    for kind, command in (("container", ["ps", "--all"]), ("network", ["network", "ls"]), ("volume", ["volume", "ls"])):
+        done = subprocess.run(
+            ["docker", *command, "--quiet", "--filter", f"label={label}"], capture_output=True, text=True, check=True
+        )
+        found += [f"{kind} {identity}" for identity in done.stdout.split()]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What was there before the lab."""
+
+    state: Path
+    links: frozenset[str]
+
+    @classmethod
+    def before(cls, state: Path) -> Machine:
+        """Remember the machine as it is."""
+        return cls(state, frozenset(host_links()))
+
+    def traces(self, namespaces: set[str]) -> list[str]:
+        """What the labs of this state left, in words; `namespaces` are those they had."""
+        left = [f"process {pid}: {command}" for pid, command in processes(self.state).items()]
+        left += [f"namespace {inode}" for inode in namespaces & existing_namespaces()]
+        left += [f"link {name}" for name in host_links() - self.links]
+        left += [
+            f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line
+        ]
+        if self.state.is_dir():
+            left += [f"file {path}" for path in self.state.rglob("*") if path != self.state / "labs"]
+        return left
