@@ -1,198 +1,232 @@
-"""The agent: serves the door, boots from a node configuration, plays the node's roles (docs/internals.md)."""
+"""The agent: serves the door, boots from a node configuration, plays its roles (docs/internals.md, The agent)."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
+import signal
 import socket
 import sys
 import time
+import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from labctl.configuration import ConfigurationError, NodeConfiguration, from_json
 from labctl.door import Call, Connection, DoorClosed, DoorError
 from labctl.node.capture import capture
+from labctl.node.children import Children
 from labctl.node.clock import Clock
 from labctl.node.execute import execute
-from labctl.node.probing import probe, respond
+from labctl.node.links import read_counters, read_links
+from labctl.node.outbox import Outbox
+from labctl.node.probe import Probes, respond
 
 if TYPE_CHECKING:
     from labctl.node.roles.play import Roles
 
 Operation = Callable[[Call], Awaitable[dict[str, Any]]]
 
+# Imported only by nodes with a part in a group: it brings the ciphers.
+ROLES = "labctl.node.roles.play"
+
+# Events that wait for the fabric while it is away.
+MAX_UNHEARD = 1000
+
 
 class Agent:
-    """One node. Every connection of the door gets every event."""
+    """One node. Every connection gets every event; what nobody heard is kept for the next that comes."""
 
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
-        self._connections: set[Connection] = set()
+        self.children = Children()
+        self._outboxes: dict[Connection, Outbox] = {}
+        self._unheard: deque[dict[str, Any]] = deque(maxlen=MAX_UNHEARD)
         self._configuration: NodeConfiguration | None = None
         self._roles: Roles | None = None
-        self._state = "created"
-        self._reason = ""
+        self._started = False
+        self._failure = ""
+        self._told: tuple[str, str, list[dict[str, Any]]] = ("booting", "", [])
         self._since = time.time()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._operations: dict[str, Operation] = {
             "boot": self._boot,
             "status": self._status,
-            "exec": execute,
-            "capture": lambda call: capture(call, self._configured().interfaces),
-            "probe": probe,
+            "exec": lambda call: execute(call, self.children),
+            "capture": lambda call: capture(call, self._configuration),
+            "probe": Probes().probe,
             "respond": respond,
             "counters": self._counters,
             "shutdown": self._shutdown,
         }
 
-    async def attach(self, sock: socket.socket) -> Connection:
-        """Serve a connection from now on."""
+    async def attend(self, sock: socket.socket) -> None:
+        """Serve one connection until it ends."""
         connection = await Connection.over(sock, handler=self.serve, hello={"agent": os.getpid()})
-        self._connections.add(connection)
-        return connection
-
-    def detach(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
-        self._connections.discard(connection)
+        self._outboxes[connection] = outbox = Outbox(connection)
+        while self._unheard:
+            outbox.put(self._unheard.popleft())
+        try:
+            await connection.wait_closed()
+        finally:
+            del self._outboxes[connection]
+            outbox.close()
 
     async def serve(self, call: Call) -> dict[str, Any]:
         """The handler of every request. Raises DoorError."""
         operation = self._operations.get(call.op)
         if operation is None:
-            known = ", ".join(self._operations)
-            raise DoorError("unknown-op", f"an agent has no operation {call.op!r}", f"it has {known}")
+            raise DoorError(
+                "unknown-op", f"an agent has no operation {call.op!r}", f"it has {', '.join(self._operations)}"
+            )
         try:
             return await operation(call)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DoorError("bad-request", f"{call.op}: arguments that make no sense: {error}") from None
+        except DoorError:
+            raise
         except OSError as error:
             raise DoorError("system", f"{call.op}: {error.strerror or error}") from None
+        except Exception as error:
+            # A bug of ours. The requester must not wait for ever, and the node's log has the traceback.
+            traceback.print_exc()
+            raise DoorError(
+                "internal", f"{call.op}: {type(error).__name__}: {error}", "this is a bug; the node's log says more"
+            ) from error
 
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event to whoever listens."""
-        for connection in list(self._connections):
-            task = asyncio.get_running_loop().create_task(self._send(connection, event))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._outboxes:
+            self._unheard.append(event)
+        for outbox in self._outboxes.values():
+            outbox.put(event)
 
-    def stop(self) -> None:
-        """Leave the groups and end."""
-        if self._roles is not None:
-            self._roles.stop()
-            self._roles = None
-        self.stopped.set()
-
-    @staticmethod
-    async def _send(connection: Connection, event: dict[str, Any]) -> None:
-        try:
-            await connection.event(event)
-        except DoorClosed:
-            return  # Nobody listens there any more.
-
-    def _configured(self) -> NodeConfiguration:
-        if self._configuration is None:
-            raise DoorError("not-booted", "the node has not booted yet")
-        return self._configuration
+    async def close(self) -> None:
+        """Leave the groups, end every command, and say what there is to say."""
+        self._stop_roles()
+        self.children.kill_all()
+        for outbox in list(self._outboxes.values()):
+            await outbox.flush()
+        for connection in list(self._outboxes):
+            await connection.close()
 
     async def _boot(self, call: Call) -> dict[str, Any]:
-        if self._configuration is not None:
-            raise DoorError("booted", "the node has booted already")
         try:
             configuration = from_json(NodeConfiguration, call.args.get("configuration"))
         except ConfigurationError as error:
-            raise DoorError("bad-configuration", str(error)) from None
+            raise DoorError("bad-configuration", f"the node's configuration does not fit: {error}") from None
+        if not configuration.clock_scale > 0:
+            raise DoorError("bad-configuration", "the node's configuration does not fit: $.clock_scale: not above 0")
+        if self._configuration is not None:
+            if configuration == self._configuration:
+                return {}  # a fabric that came back
+            raise DoorError("already-booted", f"the node runs as {self._configuration.name} already", "remove it first")
         self._configuration = configuration
-        self._enter("booting", "")
-        clock = Clock(configuration.clock_scale)
-        has_roles = configuration.key_server_groups or configuration.memberships
-        if has_roles or any(interface.crypto_map for interface in configuration.interfaces):
-            play = importlib.import_module("labctl.node.roles.play")
-            self._roles = play.Roles(configuration, clock, self.tell, self._changed)
-            try:
-                await self._roles.start()
-            except OSError as error:
-                # The agent lives on, so that one can look at the node.
-                self._enter("failed", f"a role could not start: {error.strerror or error}")
-                return {}
-        self._changed()
+        await self._start_roles(configuration)
         return {}
 
+    async def _start_roles(self, configuration: NodeConfiguration) -> None:
+        self._changed()
+        crypto_map = any(interface.crypto_map for interface in configuration.interfaces)
+        if configuration.key_server_groups or configuration.memberships or crypto_map:
+            play = importlib.import_module(ROLES)
+            roles: Roles = play.Roles(configuration, Clock(configuration.clock_scale), self.tell, self._changed)
+            try:
+                await roles.start()
+            except play.RoleFailure as error:
+                # The agent lives on, so that one can look at the node.
+                roles.stop()
+                self._failure = str(error)
+            else:
+                self._roles = roles
+        self._started = True
+        self._changed()
+
+    def _stop_roles(self) -> None:
+        if self._roles is not None:
+            self._roles.stop()
+            self._roles = None
+
+    def _state(self) -> tuple[str, str, list[dict[str, Any]]]:
+        """State, reason, groups."""
+        groups = [] if self._roles is None else self._roles.groups()
+        if self._failure:
+            return "failed", self._failure, groups
+        if self._configuration is None:
+            return "booting", "it has no configuration yet", groups
+        if not self._started:
+            return "booting", "its roles start", groups
+        unready = "" if self._roles is None else self._roles.unready()
+        return ("booting" if unready else "ready"), unready, groups
+
     def _changed(self) -> None:
-        waiting = "" if self._roles is None else self._roles.waiting_for()
-        self._enter("booting" if waiting else "ready", waiting)
-
-    def _enter(self, state: str, reason: str) -> None:
-        if state != self._state:
-            self._since = time.time()
-        self._state, self._reason = state, reason
-        self.tell({"type": "state", "time": time.time(), "state": state, "reason": reason, "groups": self._groups()})
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return [] if self._roles is None else self._roles.status()
+        """Tell the state, if it is another than was told last."""
+        current = self._state()
+        if current == self._told:
+            return
+        state, reason, groups = current
+        now = time.time()
+        if state != self._told[0]:
+            self._since = now
+        self._told = current
+        self.tell({"type": "state", "time": now, "state": state, "reason": reason, "groups": groups})
 
     async def _status(self, call: Call) -> dict[str, Any]:
-        configuration = self._configured()
+        state, reason, groups = self._state()
+        configuration = self._configuration
+        links = read_links()
+        interfaces = [] if configuration is None else configuration.interfaces
         return {
-            "name": configuration.name,
-            "kind": configuration.kind.value,
-            "state": self._state,
-            "reason": self._reason,
+            "name": "" if configuration is None else configuration.name,
+            "kind": "" if configuration is None else configuration.kind.value,
+            "state": state,
+            "reason": reason,
             "since": self._since,
-            "groups": self._groups(),
+            "groups": groups if self._roles is None else self._roles.status(),
             "interfaces": [
                 {
                     "name": interface.name,
-                    "mac": interface.mac,
                     "addresses": [str(address) for address in interface.addresses],
                     "crypto_map": interface.crypto_map,
+                    **links.get(interface.name, {"mac": interface.mac, "mtu": interface.mtu, "up": False}),
                 }
-                for interface in configuration.interfaces
+                for interface in interfaces
             ],
         }
 
     async def _counters(self, call: Call) -> dict[str, Any]:
-        self._configured()
-        return {"crypto": {} if self._roles is None else self._roles.counters()}
+        interfaces = {name: asdict(counters) for name, counters in read_counters().items()}
+        roles = {"crypto": {}, "gdoi_port": {}} if self._roles is None else self._roles.counters()
+        return {"interfaces": interfaces, **roles}
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
-        # The answer leaves first: the connection ends when the agent does.
-        asyncio.get_running_loop().call_soon(self.stop)
+        self._stop_roles()
+        # Whoever waits for it runs after this answer has been written.
+        self.stopped.set()
         return {}
 
 
 def preload() -> None:
     """Import what a node may need, so that forks of this process share it."""
-    importlib.import_module("labctl.node.roles.play")
-    importlib.import_module("asyncio.subprocess")
-
-
-async def _serve_one(sock: socket.socket) -> None:
-    agent = Agent()
-    connection = await agent.attach(sock)
-    closed = asyncio.create_task(connection.wait_closed())
-    stopped = asyncio.create_task(agent.stopped.wait())
-    await asyncio.wait({closed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    agent.stop()
-    # What was said last is still on its way.
-    await asyncio.sleep(0)
-    await connection.close()
+    importlib.import_module(ROLES)
 
 
 def run(sock: socket.socket) -> None:
     """Be the agent on one connected socket until it closes: the entry of a node of a namespaces lab."""
-    with asyncio.Runner() as runner:
-        asyncio.set_event_loop(runner.get_loop())
-        asyncio.get_event_loop_policy().set_child_watcher(_child_watcher(runner.get_loop()))
-        runner.run(_serve_one(sock))
+    asyncio.run(_attend_one(sock))
 
 
-def _child_watcher(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractChildWatcher:
-    """Children are awaited by pidfd: no thread a command, no signal handler."""
-    watcher = asyncio.PidfdChildWatcher()
-    watcher.attach_loop(loop)
-    return watcher
+async def _attend_one(sock: socket.socket) -> None:
+    agent = Agent()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stopped.set)
+    attending = asyncio.create_task(agent.attend(sock))
+    stopped = asyncio.create_task(agent.stopped.wait())
+    await asyncio.wait({attending, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    await agent.close()
+    with contextlib.suppress(DoorClosed):
+        await attending
+    stopped.cancel()
 
 
 if sys.platform != "linux":  # pragma: no cover

@@ -1,22 +1,29 @@
-"""The lab's clock (design decision 8): the machine's monotonic clock, times the scale of the topology."""
+"""The lab's clock (design decision 8): monotonic seconds, scaled, so that an hour of keys can pass in a minute."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 
 
 class Clock:
-    """Seconds since some moment; `scale` of them pass in a second of the machine."""
+    """`now` in lab seconds since the clock was made; `scale` lab seconds pass in one real second."""
 
     def __init__(self, scale: float = 1.0) -> None:
+        if not scale > 0:
+            raise ValueError(f"a clock's scale is above 0, not {scale}")
         self.scale = scale
-        # Scaling from a point of its own keeps numbers small and the clock's start the same for every scale.
         self._origin = time.monotonic()
 
     def now(self) -> float:
-        """The lab's time."""
+        """Lab seconds."""
         return (time.monotonic() - self._origin) * self.scale
 
     def seconds_until(self, moment: float) -> float:
-        """Seconds of the machine until a moment of the lab; 0 for what has passed."""
+        """Real seconds until a moment of the lab; 0 for what has passed."""
         return max(0.0, (moment - self.now()) / self.scale)
+
+    def call_at(self, moment: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Have the running loop call back when the clock shows `moment`, or at once if it is past."""
+        return asyncio.get_running_loop().call_later(self.seconds_until(moment), callback)

@@ -1,4 +1,4 @@
-"""Log lines as a router writes them (reference/cisco-getvpn.md section 4)."""
+"""Log messages of a node as IOS prints them (reference/cisco-getvpn.md section 4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def log_event(facility: str, severity: int, mnemonic: str, text: str) -> dict[str, Any]:
-    """A log event for the door, with the finished line."""
+    """A `log` event with its finished `line`. Its time is the real clock's, so that the logs of all nodes sort."""
     moment = time.time()
     return {
         "type": "log",
@@ -21,7 +21,8 @@ def log_event(facility: str, severity: int, mnemonic: str, text: str) -> dict[st
 
 
 def format_line(moment: float, facility: str, severity: int, mnemonic: str, text: str) -> str:
-    """`*Mon DD HH:MM:SS.mmm: %FACILITY-SEV-MNEMONIC: text`, in UTC."""
-    broken = time.gmtime(moment)
-    stamp = time.strftime("%b %e %H:%M:%S", broken)
-    return f"*{stamp}.{int(moment * 1000) % 1000:03d}: %{facility}-{severity}-{mnemonic}: {text}"
+    """`*Nov 24 02:20:20.123: %GDOI-5-GM_REGS_COMPL: ...`, UTC. Control characters are no part of a line."""
+    milliseconds = int(moment * 1000)
+    stamp = time.strftime("%b %e %H:%M:%S", time.gmtime(milliseconds // 1000))
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return f"*{stamp}.{milliseconds % 1000:03d}: %{facility}-{severity}-{mnemonic}: {printable}"

@@ -1,98 +1,86 @@
-"""Everything a node with a part in a group does: its sockets, its crypto interfaces, its parties.
-
-Imported only by nodes that need it: hosts and provider routers never load a cipher.
-"""
+"""All roles of one node, started and stopped together. Imported only by nodes that have any."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
+from labctl import crypto
 from labctl.configuration import NodeConfiguration
-from labctl.dataplane import CryptoInterface
-from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.datagram import GDOI_PORT
 from labctl.node.clock import Clock
-from labctl.node.roles.gdoi_socket import GdoiSocket
-from labctl.node.roles.member import MemberRole
-from labctl.node.roles.server import ServerRole
-
-Tell = Callable[[dict[str, Any]], None]
+from labctl.node.roles.crypto_map import CryptoMap, crypto_maps
+from labctl.node.roles.group_member import GroupMemberRole
+from labctl.node.roles.key_server import KeyServerRole
+from labctl.node.roles.port import GdoiPort
+from labctl.node.roles.role import Role, RoleFailure, Tell, World
 
 
 class Roles:
-    """The key server and the memberships of one node."""
+    """The key server and the memberships of one node, its port and its crypto maps."""
 
     def __init__(self, configuration: NodeConfiguration, clock: Clock, tell: Tell, changed: Callable[[], None]) -> None:
-        self._configuration = configuration
-        self._clock = clock
-        self._tell = tell
-        self._changed = changed
-        self._socket: GdoiSocket | None = None
-        self._server: ServerRole | None = None
-        self._members: list[MemberRole] = []
-        self._interfaces: dict[str, CryptoInterface] = {}
+        self._world = World(configuration, clock, GdoiPort(), tell, changed)
+        self._crypto_maps: dict[str, CryptoMap] = {}
+        self._roles: list[Role] = []
 
     async def start(self) -> None:
-        """Open interfaces and port, then play. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        for interface in self._configuration.interfaces:
-            if interface.crypto_map:
-                name = interface.name
-                self._interfaces[name] = CryptoInterface(f"{name}.in", f"{name}.wire", loop)
-        if not self._configuration.key_server_groups and not self._configuration.memberships:
+        """Open the port and the crypto maps, then begin to serve and to register. Raises RoleFailure."""
+        configuration, port = self._world.configuration, self._world.port
+        self._crypto_maps = crypto_maps(configuration)
+        if not configuration.key_server_groups and not configuration.memberships:
             return
-        self._socket = GdoiSocket(self._receive)
-        if self._configuration.key_server_groups:
-            self._server = ServerRole(self._configuration, self._clock, self._socket.send, self._tell, self._changed)
-            await self._server.start()
-        for membership in self._configuration.memberships:
-            role = MemberRole(
-                self._configuration,
-                membership,
-                self._interfaces.get(membership.interface),
-                self._clock,
-                self._socket.send,
-                self._tell,
-                self._changed,
-            )
-            self._members.append(role)
-        self._socket.start()
-        for member in self._members:
-            member.start()
-
-    def stop(self) -> None:
-        """Leave the groups, close everything."""
-        for role in self._members:
-            role.stop()
-        if self._server is not None:
-            self._server.stop()
-        if self._socket is not None:
-            self._socket.close()
-        for interface in self._interfaces.values():
-            interface.close()
-
-    def waiting_for(self) -> str:
-        """Why the node is not ready; empty where it is."""
-        reasons = [
-            f"{role.membership.name}: {role.reason or 'registering'}" for role in self._members if not role.is_ready
+        try:
+            port.open()
+        except OSError as error:
+            raise RoleFailure(f"UDP port {GDOI_PORT} cannot be opened: {os.strerror(error.errno or 0)}") from None
+        if configuration.key_server_groups:
+            # It takes tens of milliseconds, without the interpreter's lock. What members send meanwhile waits in the
+            # port's buffer.
+            key = await asyncio.get_running_loop().run_in_executor(None, crypto.generate_rsa_key)
+            self._roles.append(KeyServerRole(self._world, key))
+        members = [
+            GroupMemberRole(self._world, membership, self._crypto_maps[membership.interface])
+            for membership in configuration.memberships
         ]
-        return "; ".join(reasons)
+        self._roles += members
+        port.listen()
+        for member in members:
+            member.start()
+        if members and not configuration.key_server_groups:
+            self._world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
+
+    def unready(self) -> str:
+        """Why the node is not ready; empty if it is."""
+        return "; ".join(reason for role in self._roles if (reason := role.unready()))
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Facts that change only when something happens."""
+        return [group for role in self._roles for group in role.groups()]
 
     def status(self) -> list[dict[str, Any]]:
-        """All groups."""
-        served = [] if self._server is None else self._server.status()
-        return served + [role.status() for role in self._members]
+        """`groups`, with what changes by itself."""
+        return [
+            {**group, **details}
+            for role in self._roles
+            for group, details in zip(role.groups(), role.details(), strict=True)
+        ]
 
     def counters(self) -> dict[str, Any]:
-        """Counters of the crypto interfaces."""
-        return {name: interface.counters() for name, interface in self._interfaces.items()}
+        """The crypto maps' and the port's."""
+        return {
+            "crypto": {name: item.counters() for name, item in self._crypto_maps.items()},
+            "gdoi_port": dict(self._world.port.counters),
+        }
 
-    def _receive(self, datagram: Datagram) -> None:
-        address = datagram.destination.address
-        served = {group.address for group in self._configuration.key_server_groups}
-        if self._server is not None and self._server.driver is not None and address in served:
-            self._server.driver.receive(datagram)
-        for role in self._members:
-            if role.membership.local_address == address:
-                role.driver.receive(datagram)
+    def stop(self) -> None:
+        """Leave the groups and close everything."""
+        for role in self._roles:
+            role.stop()
+        self._roles = []
+        self._world.port.close()
+        for item in self._crypto_maps.values():
+            item.close()
+        self._crypto_maps = {}

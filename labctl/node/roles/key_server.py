@@ -1,0 +1,72 @@
+"""The role of a key server: every group that the node serves, as one party on the port."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from labctl import crypto
+from labctl.gdoi import KeyServer
+from labctl.node.roles.driver import PartyDriver
+from labctl.node.roles.role import World
+
+
+class KeyServerRole:
+    """Answers members. `signing_key` signs rekeys; members learn its public half with the KEK."""
+
+    def __init__(self, world: World, signing_key: crypto.RsaPrivateKey) -> None:
+        configuration = world.configuration
+        self._world = world
+        self._addresses = {group.name: str(group.address) for group in configuration.key_server_groups}
+        self._party = KeyServer(
+            configuration.key_server_groups,
+            configuration.isakmp_policies,
+            configuration.pre_shared_keys,
+            random=os.urandom,
+            signing_key=signing_key,
+        )
+        self._driver = PartyDriver(self._party, world.clock, world.port, world.take, world.changed)
+        world.port.attach(self._driver, responder=True)
+        world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
+        for group in configuration.key_server_groups:
+            text = f"Config GDOI group {group.name}: identity {group.identity}, served from {group.address}"
+            world.log("GDOI", 5, "KS_GROUP_ADD", text)
+
+    @property
+    def party(self) -> KeyServer:
+        """For reading."""
+        return self._party
+
+    def unready(self) -> str:
+        """A key server serves as soon as its port is open."""
+        return ""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """One object a group; `members` are addresses."""
+        return [
+            {
+                "name": group.name,
+                "identity": group.identity,
+                "role": "ks",
+                "state": "serving",
+                "key_server": self._addresses[group.name],
+                "reason": "",
+                "members": [str(member.address) for member in group.members],
+                "registrations": {str(member.address): member.registrations for member in group.members},
+            }
+            for group in self._party.status(self._world.clock.now())
+        ]
+
+    def details(self) -> list[dict[str, Any]]:
+        """Life left in the keys, in lab seconds."""
+        return [
+            {
+                "teks": [{"spi": f"{spi:#010x}", "left": round(left, 1)} for spi, left in group.teks],
+                "kek_left": None if group.kek_left is None else round(group.kek_left, 1),
+            }
+            for group in self._party.status(self._world.clock.now())
+        ]
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._driver.close()

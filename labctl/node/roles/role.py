@@ -1,0 +1,61 @@
+"""What the agent knows of a role, and what a role is given of the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from labctl.configuration import NodeConfiguration
+from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
+from labctl.node.clock import Clock
+from labctl.node.keylog import isakmp_line
+from labctl.node.log import log_event
+from labctl.node.roles.port import GdoiPort
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class RoleFailure(Exception):
+    """A role cannot start: the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What roles share: `tell` sends an event to whoever listens, `changed` has the agent look at its roles anew."""
+
+    configuration: NodeConfiguration
+    clock: Clock
+    port: GdoiPort
+    tell: Tell
+    changed: Callable[[], None]
+
+    def log(self, facility: str, severity: int, mnemonic: str, text: str) -> None:
+        """Say something as a router does."""
+        self.tell(log_event(facility, severity, mnemonic, text))
+
+    def take(self, event: Event) -> None:
+        """What events of every party lead to. Keys go out only where the configuration asks for a key log."""
+        if isinstance(event, LogMessage):
+            self.log(event.facility, event.severity, event.mnemonic, event.text)
+        elif isinstance(event, StateChanged):
+            self.changed()
+        elif isinstance(event, Phase1KeyLog) and self.configuration.keylog:
+            line = isakmp_line(event.initiator_cookie, event.cipher_key)
+            self.tell({"type": "keylog", "kind": "isakmp", "line": line})
+
+
+class Role(Protocol):
+    """A key server or a group member."""
+
+    def unready(self) -> str:
+        """Why the node is not ready because of this role; empty if it is."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Facts that change only when something happens, one object a group."""
+
+    def details(self) -> list[dict[str, Any]]:
+        """What changes by itself: lifetimes; in the order of `groups`."""
+
+    def stop(self) -> None:
+        """Leave, telling the peers."""
