@@ -103,7 +103,7 @@ def _protocol(words: Words) -> int:
     if word in ("ipv6", "icmp6", "icmpv6"):
         words.fail(f"{word!r} is IPv6", "a group's policy is IPv4")
     if not (word.isascii() and word.isdigit()):
-        words.fail(f"{word!r} is not a protocol", f"{did_you_mean(word, PROTOCOLS)}, or a number from 0 to 255")
+        words.fail(f"{word!r} is not a protocol", did_you_mean(word, PROTOCOLS, "a number from 0 to 255"))
     if int(word) > 255:
         words.fail(f"protocol {word} is out of range", "IP protocol numbers go from 0 to 255")
     return int(word)
@@ -180,7 +180,7 @@ def _port(words: Words, protocol: int) -> int:
     if word in names:
         return names[word]
     if not (word.isascii() and word.isdigit()):
-        words.fail(f"{word!r} is not a port", f"{did_you_mean(word, names)}, or a number from 1 to 65535")
+        words.fail(f"{word!r} is not a port", did_you_mean(word, names, "a number from 1 to 65535"))
     if not 1 <= int(word) <= 65535:
         words.fail(f"port {word} is out of range", "ports go from 1 to 65535")
     return int(word)

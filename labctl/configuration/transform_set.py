@@ -76,7 +76,7 @@ def _key_bits(words: Words, name: str, sizes: tuple[int, ...]) -> int:
         return sizes[0]
     words.take("a size")
     if int(word) not in sizes or len(sizes) == 1:
-        offered = " or ".join(str(size) for size in sizes)
+        offered = f"{', '.join(map(str, sizes[:-1]))} or {sizes[-1]}"
         words.fail(
             f"{name} has no key of {word} bits", f"it takes {offered} bits" if len(sizes) > 1 else "leave it out"
         )

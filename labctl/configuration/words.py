@@ -63,10 +63,13 @@ class Words:
             raise WordError(f"{word!r} is one word too many", hint, column)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or `one of: a, b, c` where nothing is close."""
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean 'x'?`, or `one of: a, b, c, otherwise` where nothing is close."""
     choices = list(known)
-    close = difflib.get_close_matches(word.lower(), [choice.lower() for choice in choices], n=1, cutoff=0.6)
+    lowered = [choice.lower() for choice in choices]
+    # A number that is off by a digit is a different number, not a slip of the finger.
+    close = [] if word.isdigit() else difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     if close:
         return f"did you mean {next(choice for choice in choices if choice.lower() == close[0])!r}?"
+    choices += [otherwise] if otherwise else []
     return f"one of: {', '.join(choices)}" if choices else ""

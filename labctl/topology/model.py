@@ -118,6 +118,20 @@ class Topology:
                 found[end.node].append(end)
         return found
 
+    def are_wired_together(self, one: str, other: str) -> bool:
+        """True if wires lead from one node to the other, whatever may pass."""
+        seen, waiting = {one}, [one]
+        neighbours: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for link in self.links:
+            neighbours[link.ends[0].node].append(link.ends[1].node)
+            neighbours[link.ends[1].node].append(link.ends[0].node)
+        while waiting:
+            for name in neighbours[waiting.pop()]:
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+        return other in seen
+
     def control_addresses(self) -> dict[str, IPv4Address]:
         """Node -> the address it is known by: on the provider's side where it has one, else of its first link."""
         towards_provider: dict[str, IPv4Address] = {}

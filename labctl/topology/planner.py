@@ -7,7 +7,6 @@ import hashlib
 import hmac
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any
 
 from labctl.configuration import (
     GroupMembership,
@@ -17,7 +16,6 @@ from labctl.configuration import (
     NodeConfiguration,
     NodeKind,
     PreSharedKey,
-    to_json,
 )
 from labctl.topology.flows import crypto_segment
 from labctl.topology.model import End, Group, Node, Topology
@@ -36,15 +34,6 @@ def plan(topology: Topology, *, secret: bytes | None = None) -> Plan:
     Without a secret the plan is for reading: `<generated>` stands where such a key would be.
     """
     return _Planner(topology, secret).plan()
-
-
-def shown(made: Plan) -> dict[str, Any]:
-    """A plan as JSON values for people and programs: without any key."""
-    document: dict[str, Any] = to_json(made)
-    for node in document["nodes"]:
-        for key in node["configuration"]["pre_shared_keys"]:
-            key["secret"] = "<generated>" if key["secret"] == GENERATED.hex() else "<not shown>"
-    return document
 
 
 def mac_address(node: str, interface: str) -> str:

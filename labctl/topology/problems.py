@@ -32,7 +32,7 @@ class Problem:
         text = f"{place}: {self.what}"
         if not self.hint:
             return f"{text}."
-        return f"{text}. {self.hint}" if self.hint.endswith(("?", ".", ")")) else f"{text}. {self.hint}."
+        return f"{text}. {self.hint}" if self.hint.endswith(("?", ".")) else f"{text}. {self.hint}."
 
 
 class TopologyErrors(Exception):

@@ -177,7 +177,7 @@ class RawCheck(_Shape):
     )
     loss: RawFlow | None = Field(default=None, description="At most `at-most` per cent of the echoes are lost.")
     name: str | None = Field(default=None, description="What the report calls it.")
-    on: list[str] | None = Field(
+    links: list[str] | None = Field(
         default=None, description="Links 'a -- b' to watch; the provider's where it is left out."
     )
     at_most: float | None = Field(

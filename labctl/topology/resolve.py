@@ -130,7 +130,7 @@ class _Resolver:
             )
         elif len(name) > 15:
             self._problems.add(at, f"node name {name!r} has {len(name)} characters", "15 at most")
-        elif not re.fullmatch(NODE_NAME, name) or "--" in name:
+        elif not _is_node_name(name):
             self._problems.add(
                 at,
                 f"{name!r} is not a name for a node",
@@ -140,7 +140,7 @@ class _Resolver:
     def _refuse_unlinked(self, drafts: list[DraftLink]) -> None:
         linked = {end.node.name for draft in drafts for end in draft.ends}
         for name, node in self._nodes.items():
-            if name not in linked and not self._may_be_linked(name, drafts):
+            if name not in linked and _is_node_name(name) and not self._may_be_linked(name, drafts):
                 at = self._shaped.key_at("nodes", name)
                 hint = f"add '- {name} -- NODE' to 'links', or remove the node"
                 self._problems.add(at, f"{node.kind.value} {name!r} has no link", hint)
@@ -188,7 +188,8 @@ class _Resolver:
         names = topology.node_names
         everything = range(len(topology.segments))
         reached = {name: sum(routing.reaches(name, number) for number in everything) for name in names}
-        centre = max(names, key=lambda name: reached[name], default=None)
+        inner = [name for name in names if self._nodes[name].kind in (NodeKind.PE, NodeKind.P)]
+        centre = max(inner or names, key=lambda name: reached[name], default=None)
         if centre is None:
             return
         at = {link.name: draft.at for link, draft in zip(topology.links, drafts, strict=True)}
@@ -215,7 +216,12 @@ class _Resolver:
             lost = next((name for name in observers if not routing.reaches(name, number)), None)
             if lost is not None:
                 routers = [end.node for end in segment.ends if self._nodes[end.node].kind.forwards]
-                hint = f"link {routers[0]!r} to the rest of the lab" if routers else "put a ce on it: '- h1 -- ce1'"
+                if not routers:
+                    hint = "put a router on it: '- h1 -- ce1'"
+                elif topology.are_wired_together(lost, routers[0]):
+                    hint = "only ce, pe and p pass packets on, and a ce never from one pe to another"
+                else:
+                    hint = f"link {routers[0]!r} to the rest of the lab"
                 hosts = ", ".join(end.node for end in segment.ends if end.node not in routers)
                 self._problems.add(
                     at[segment.links[0]], f"no route of {lost!r} covers the LAN {segment.prefix} of {hosts}", hint
@@ -234,3 +240,7 @@ class _Resolver:
                             f"member {member!r} has no way to key server {server!r} ({addresses[server]})",
                             f"link both to one provider: {server!r} may hang on any pe",
                         )
+
+
+def _is_node_name(name: str) -> bool:
+    return re.fullmatch(NODE_NAME, name) is not None and "--" not in name and name.lower() not in RESERVED_NAMES

@@ -108,17 +108,19 @@ def _describe(tree: Value, item: Any, problems: Problems) -> None:
         at = key_at if walked else START
         problems.add(at, f"{_owner(walked)} has no {loc[-1]!r}", _missing_hint(str(loc[-1])))
     elif kind in _EXPECTED:
-        problems.add(
-            value.at, f"{_owner(walked)} is {_expected(kind, walked)}, not {_found(value)}", _type_hint(kind, value)
-        )
+        secret = "pre-shared-keys" in walked
+        what = f"{_owner(walked)} is {_expected(kind, walked)}, not {_found(value, secret=secret)}"
+        problems.add(value.at, what, _type_hint(kind, walked, value))
     elif kind == "literal_error":
         choices = [str(choice) for choice in _choices(context["expected"])]
-        shown = str(plain(value)) if isinstance(value, Scalar) else _found(value)
-        known = did_you_mean(shown, choices)
-        problems.add(value.at, f"{shown!r} is not {_kind_of_literal(walked)}", known)
+        if isinstance(value, Scalar) and value.value is not None:
+            what = f"{value.text!r} is not {_kind_of_literal(walked)}"
+            problems.add(value.at, what, did_you_mean(value.text, choices))
+        else:
+            problems.add(value.at, f"{_owner(walked)} is {_found(value)}", did_you_mean("", choices))
     elif kind in ("greater_than_equal", "less_than_equal"):
         low, high = _bounds(loc)
-        problems.add(value.at, f"{_owner(walked)} of {plain(value)} is out of range", f"from {low} to {high}")
+        problems.add(value.at, f"{_owner(walked)} is {plain(value)}, out of range", f"from {low} to {high}")
     elif kind in ("too_short", "too_long"):
         wanted = context.get("min_length", context.get("max_length"))
         problems.add(value.at, f"{_owner(walked)} takes {wanted} items, not {len(plain(value))}")
@@ -174,7 +176,8 @@ def _expected(kind: str, path: Path) -> str:
     return _EXPECTED[kind]
 
 
-def _found(value: Value) -> str:
+def _found(value: Value, *, secret: bool = False) -> str:
+    """What stands there; of a secret, only its type."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence):
@@ -182,13 +185,17 @@ def _found(value: Value) -> str:
     if value.value is None:
         return "empty"
     if isinstance(value.value, bool):
-        return value.text
+        return "true or false" if secret else value.text
     if isinstance(value.value, (int, float)):
-        return f"the number {value.text}"
-    return f"text {value.text!r}"
+        return "a number" if secret else f"the number {value.text}"
+    return "text" if secret else f"text {value.text!r}"
 
 
-def _type_hint(kind: str, value: Value) -> str:
+def _type_hint(kind: str, path: Path, value: Value) -> str:
+    if "pre-shared-keys" in path:
+        return "put it in quotes"
+    if path[0] == "links" and len(path) == 2:
+        return "for example 'ce1 -- pe1'"
     if kind == "string_type" and isinstance(value, Scalar) and value.value is not None:
         return f'put it in quotes: "{value.text}"'
     if kind == "list_type" and isinstance(value, Scalar) and value.value is not None:

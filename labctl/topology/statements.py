@@ -24,8 +24,8 @@ _BESIDE: dict[CheckKind, set[str]] = {
     CheckKind.REACHABLE: {"count", "dscp"},
     CheckKind.BLOCKED: {"count", "dscp"},
     CheckKind.REGISTERED: set(),
-    CheckKind.ENCRYPTED: {"on", "count", "dscp"},
-    CheckKind.NO_PLAIN_TEXT: {"on", "count", "dscp"},
+    CheckKind.ENCRYPTED: {"links", "count", "dscp"},
+    CheckKind.NO_PLAIN_TEXT: {"links", "count", "dscp"},
     CheckKind.LATENCY: {"at-most", "count", "dscp"},
     CheckKind.LOSS: {"at-most", "count", "dscp"},
 }
@@ -129,7 +129,12 @@ class _CheckReader:
         return None
 
     def _check_keys_beside(self, kind: CheckKind) -> None:
-        given = {"on": self._raw.on, "at-most": self._raw.at_most, "count": self._raw.count, "dscp": self._raw.dscp}
+        given = {
+            "links": self._raw.links,
+            "at-most": self._raw.at_most,
+            "count": self._raw.count,
+            "dscp": self._raw.dscp,
+        }
         for key, value in given.items():
             if value is not None and key not in _BESIDE[kind]:
                 takes = ", ".join(sorted(_BESIDE[kind])) or "no other key but 'name'"
@@ -200,14 +205,16 @@ class _CheckReader:
         return tuple(dict.fromkeys(names)) if fine and names else None
 
     def _watched(self) -> tuple[str, ...] | None:
-        """The links of `on`; empty means that they are derived."""
+        """The links of `links`; empty means that they are derived."""
         found: list[str] = []
-        for index, text in enumerate(self._raw.on or []):
-            at = self._shaped.at("checks", self._index, "on", index)
+        for index, text in enumerate(self._raw.links or []):
+            at = self._shaped.at("checks", self._index, "links", index)
             parts = [part.strip() for part in re.split(r"\s--\s|--", text.strip())]
             matching = [link for link in self._links if len(parts) == 2 and _joins(link, parts[0], parts[1])]
             if not matching:
-                hint = did_you_mean(text, [" -- ".join(end.node for end in link.ends) for link in self._links])
+                known = [" -- ".join(names) for link in self._links for names in _both_ways(link)]
+                close = did_you_mean(text, known)
+                hint = close if close.endswith("?") else "name the nodes at both ends, as in 'links'"
                 self._problems.add(at, f"no link is {text!r}", hint)
                 return None
             if all(self._nodes[end.node].kind is NodeKind.SWITCH for link in matching for end in link.ends):
@@ -230,7 +237,9 @@ class _CheckReader:
                 links = spec.links or crossed
                 specs.append(replace(spec, name=name, sources=(source,), destinations=(destination,), links=links))
         if not crossing:
-            self._problems.add(at, "this flow crosses no link of the provider", "name links to watch: 'on: [a -- b]'")
+            self._problems.add(
+                at, "this flow crosses no link of the provider", "name links to watch: 'links: [ce1 -- pe1]'"
+            )
         if spec.kind is CheckKind.ENCRYPTED:
             return specs
         return _split(replace(spec, links=spec.links or flows.provider_links), tuple(crossing))
@@ -254,6 +263,11 @@ def _split(spec: CheckSpec, pairs: Pairs) -> list[CheckSpec]:
         )
         for sources, destinations in parts
     ]
+
+
+def _both_ways(link: Link) -> tuple[tuple[str, str], tuple[str, str]]:
+    one, other = link.ends
+    return (one.node, other.node), (other.node, one.node)
 
 
 def _joins(link: Link, one: str, other: str) -> bool:
