@@ -239,6 +239,11 @@ class _Build:
         self._pids = pids
         self._pending = {node.name: asyncio.Event() for node in nodes}  # set once a node stands or failed
         self._laying: dict[str, asyncio.Task[None]] = {}
+        # Members register as soon as they boot: a first message into a network that is not there yet would cost them
+        # the first interval of retransmission.
+        self._before_members = {node.name for node in nodes if not node.configuration.memberships}
+        self._members_may_boot = asyncio.Event()
+        self._done_before_members("")
         self._bounded = asyncio.Semaphore(BUILDERS)
         self._began = time.monotonic()
 
@@ -263,10 +268,19 @@ class _Build:
             await fabric.add_routes(planned.name)
             member.enter("wired")
             self._mark("wire")
+            if planned.configuration.memberships:
+                await self._members_may_boot.wait()
             await member.boot()
             self._mark("boot")
         except (NodeFailure, OSError, DoorError) as error:
             fabric.fail(fabric.member(planned.name), getattr(error, "message", str(error)))
+        finally:
+            self._done_before_members(planned.name)
+
+    def _done_before_members(self, name: str) -> None:
+        self._before_members.discard(name)
+        if not self._before_members:
+            self._members_may_boot.set()
 
     async def _lay_once(self, wire: Wire) -> None:
         if wire.name not in self._laying:

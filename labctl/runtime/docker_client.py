@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import docker
+from docker import APIClient
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.utils import kwargs_from_env
 from requests.exceptions import ConnectionError as TransportError
 from requests.exceptions import RequestException
 
@@ -29,9 +30,7 @@ NO_ACCESS = "join the docker group (sudo usermod -aG docker $USER, then log in a
 def open_client() -> Any:
     """A client of the engine that the environment names. Raises RuntimeFailure with the remedy."""
     try:
-        client = docker.APIClient(
-            version="auto", timeout=TIMEOUT_SECONDS, num_pools=POOL_SIZE, **docker.utils.kwargs_from_env()
-        )
+        client = APIClient(version="auto", timeout=TIMEOUT_SECONDS, num_pools=POOL_SIZE, **kwargs_from_env())
     except (DockerException, RequestException, OSError) as error:
         raise _unreachable(error) from None
     if tuple(int(part) for part in client.api_version.split(".")) < OLDEST_API:
