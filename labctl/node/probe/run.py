@@ -42,12 +42,12 @@ async def run_probe(request: ProbeRequest, cancelled: asyncio.Event) -> Report:
         return report
     try:
         running = DatagramProbe(request)
-    except PermissionError:
-        raise DoorError("not-permitted", "probe: the agent has no CAP_NET_RAW", "see `labctl doctor`") from None
     except OSError as error:
+        if error.errno == errno.EPERM:
+            raise DoorError("not-permitted", "probe: the agent has no CAP_NET_RAW", "see `labctl doctor`") from None
         if error.errno == errno.EADDRNOTAVAIL:
             raise DoorError("bad-argument", f"probe: source: {request.source} is no address of this node") from None
-        # There is no route: every echo would fail the same way.
+        # There is no route, or one that prohibits: every echo would fail the same way.
         report = Report(request.count)
         report.errors[error_word(error)] = request.count
         return report

@@ -1,0 +1,116 @@
+"""The agent's clock, log lines, key log lines, checksums, SAs kept across installations: no packets, no privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from scapy.layers.inet import ICMP
+
+from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
+from labctl.gdoi import GroupKeys, PolicyRule, TrafficEncryptionKey
+from labctl.node import keylog
+from labctl.node.clock import Clock
+from labctl.node.log import format_line, log_event
+from labctl.node.probe.datagrams import echo_request
+from labctl.node.probe.request import ProbeRequest
+from labctl.node.roles.keys import Associations, policy_entries
+
+GCM = TransformSet(Cipher.AES_GCM, 128)
+CBC = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
+
+
+def tek(spi: int, transform: TransformSet = GCM, seed: int = 0) -> TrafficEncryptionKey:
+    source = random.Random(spi + seed)
+    encryption = source.randbytes(20 if transform is GCM else 32)
+    integrity = b"" if transform is GCM else source.randbytes(32)
+    return TrafficEncryptionKey(spi, transform, encryption, integrity, 3600, 3600.0)
+
+
+def keys(*teks: TrafficEncryptionKey, sender_ids: tuple[int, ...] = (5,)) -> GroupKeys:
+    permit = AccessListEntry(Action.PERMIT, 0, IPv4Network("10.1.0.0/16"), IPv4Network("10.1.0.0/16"))
+    deny = AccessListEntry(Action.DENY, 6, IPv4Network("0.0.0.0/0"), IPv4Network("0.0.0.0/0"), 0, 179)
+    rules = (PolicyRule(deny), PolicyRule(permit, tuple(item.spi for item in teks)))
+    return GroupKeys(rules, {item.spi: item for item in teks}, sender_ids=sender_ids, sender_id_bits=24)
+
+
+def test_the_clock_passes_scaled_and_timers_with_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clock = Clock(100)
+        fired: asyncio.Future[float] = loop.create_future()
+        began, start = loop.time(), clock.now()
+        clock.call_at(start + 10, lambda: fired.set_result(clock.now()))
+        assert await fired >= start + 9.99
+        assert 0.09 <= loop.time() - began < 5
+
+    asyncio.run(main())
+
+
+def test_a_clock_does_not_stand_still() -> None:
+    for scale in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="scale"):
+            Clock(scale)
+
+
+def test_log_lines_are_those_of_a_router() -> None:
+    assert (
+        format_line(1764036020.1239, "GDOI", 5, "GM_REGS_COMPL", "Registration complete")
+        == "*Nov 25 02:00:20.123: %GDOI-5-GM_REGS_COMPL: Registration complete"
+    )
+    assert format_line(1764900020.0, "A", 0, "B", "c").startswith("*Dec  5 02:00:20.000: ")
+
+
+def test_a_peer_cannot_write_log_lines_of_its_own() -> None:
+    event = log_event("CRYPTO", 6, "X", "name\n*Nov 1 00:00:00.000: %FAKE-1-LINE: \x1b[31m")
+    assert event["line"].isprintable()
+
+
+def test_key_log_lines_are_what_wireshark_takes() -> None:
+    assert keylog.isakmp_line(bytes(7) + b"\1", b"\xab" * 4) == "0000000000000001,abababab"
+    gcm = tek(0x1003)
+    assert keylog.esp_line(gcm) == (
+        f'"IPv4","*","*","0x00001003","AES-GCM with 16 octet ICV [RFC4106]","0x{gcm.encryption_key.hex()}","NULL",""'
+    )
+    cbc = tek(0x1002, CBC)
+    assert keylog.esp_line(cbc) == (
+        f'"IPv4","*","*","0x00001002","AES-CBC [RFC3602]","0x{cbc.encryption_key.hex()}",'
+        f'"HMAC-SHA-256-128 [RFC4868]","0x{cbc.integrity_key.hex()}"'
+    )
+
+
+@pytest.mark.parametrize("size", [12, 13, 56, 1001, 65507])
+def test_echo_requests_are_what_scapy_builds(size: int) -> None:
+    payload = ProbeRequest(IPv4Address("10.0.0.1"), size=size, marker=b"needle").payload(bytes(8), 77)
+    assert len(payload) == size
+    assert echo_request(4711, 3, payload) == bytes(ICMP(type=8, id=4711, seq=3) / payload)
+
+
+def test_an_association_lives_as_long_as_its_key_so_that_no_nonce_comes_twice() -> None:
+    table = Associations()
+    first, fresh = table.update(keys(tek(0x1001)))
+    assert [item.spi for item in fresh] == [0x1001]
+    again, fresh = table.update(keys(tek(0x1001), tek(0x2002), sender_ids=(9,)))
+    assert again[0x1001] is first[0x1001]
+    assert [item.spi for item in fresh] == [0x2002]
+    left, _ = table.update(keys(tek(0x2002)))
+    assert set(left) == {0x2002}
+
+
+def test_another_key_under_an_old_spi_is_another_association() -> None:
+    table = Associations()
+    first, _ = table.update(keys(tek(0x1001)))
+    second, fresh = table.update(keys(tek(0x1001, seed=1)))
+    assert second[0x1001] is not first[0x1001]
+    assert len(fresh) == 1
+
+
+def test_rules_become_entries_that_accept_every_living_key_and_send_under_one() -> None:
+    group = keys(tek(0x1001), tek(0x2002))
+    deny, permit = policy_entries(group, (None, 0x1001))
+    assert (deny.spi, deny.accepted) == (None, frozenset())
+    assert (permit.spi, permit.accepted) == (0x1001, frozenset({0x1001, 0x2002}))
+    expired = GroupKeys(group.rules, {0x2002: group.teks[0x2002]}, sender_ids=(5,), sender_id_bits=24)
+    assert policy_entries(expired, (None, 0x2002))[1].accepted == frozenset({0x2002})
