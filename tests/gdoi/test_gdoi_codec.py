@@ -183,7 +183,7 @@ def test_mutated_datagrams_leave_a_member_registered_and_able_to_register_again(
             changed = bytearray(datagram.data)
             for _ in range(source.randint(1, 5)):
                 changed[source.randrange(len(changed))] = source.randrange(256)
-            # Behind the true one: who can be faster than that can break any phase 1, which proves nobody before its end.
+            # Behind the true one: who is faster can break any phase 1, which proves nobody before its end.
             copies.append(Datagram(bytes(changed), datagram.source, datagram.destination))
         return copies
 
