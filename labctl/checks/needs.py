@@ -1,0 +1,94 @@
+"""What each check has to see: which echoes, which captures, whose status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from labctl.checks.evidence import Needs, Probe, Tap
+from labctl.configuration import Interface, NodeKind
+from labctl.topology.checks import CheckKind, CheckSpec
+from labctl.topology.plan import Plan
+
+# 128 random bits: no packet that is not ours holds them.
+MARKER_OCTETS = 16
+
+_TIMED = (CheckKind.LATENCY, CheckKind.LOSS)
+_MARKED = (CheckKind.ENCRYPTED, CheckKind.NO_PLAIN_TEXT)
+_PROVIDER = (NodeKind.PE, NodeKind.P)
+
+
+def needs_of(spec: CheckSpec, plan: Plan, random: Callable[[int], bytes]) -> Needs:
+    """What the check wants. `random` gives the markers."""
+    if spec.kind is CheckKind.REGISTERED:
+        return Needs(statuses=spec.sources)
+    probes = tuple(
+        Probe(
+            source,
+            destination,
+            spec.count,
+            spec.dscp,
+            timed=spec.kind in _TIMED,
+            marker=random(MARKER_OCTETS) if spec.kind in _MARKED else b"",
+        )
+        for source, destination in pairs_of(spec)
+    )
+    links = {name: tap_on(plan, name) for name in spec.links}
+    if spec.kind is not CheckKind.NO_PLAIN_TEXT:
+        return Needs(probes=probes, links=links)
+    origins = {}
+    for probe in probes:
+        interface = leaving_interface(plan, probe.source, address_of(plan, probe.destination))
+        if interface is not None:
+            # Before encryption: a member's own packets are in clear only on the kernel's side of its interface.
+            origins[probe.source] = Tap(probe.source, interface.name, "inside" if interface.crypto_map else "wire")
+    return Needs(probes=probes, links=links, origins=origins)
+
+
+def pairs_of(spec: CheckSpec) -> list[tuple[str, str]]:
+    """Every (source, destination) of a check but a node with itself."""
+    return [(source, other) for source in spec.sources for other in spec.destinations if source != other]
+
+
+def tap_on(plan: Plan, link: str) -> Tap | None:
+    """Where to listen to a link: at the provider's end if it has one. None if no node is on it."""
+    planned = next((item for item in plan.links if item.name == link), None)
+    if planned is None:
+        return None
+    ends = [end for end in planned.ends if end.node not in plan.switches]
+    ends.sort(key=lambda end: plan.node(end.node).kind not in _PROVIDER)
+    return Tap(ends[0].node, ends[0].interface) if ends else None
+
+
+def address_of(plan: Plan, node: str) -> IPv4Address:
+    """The address a node is known by in the lab. Raises KeyError if it has none."""
+    return IPv4Address(plan.node(node).configuration.hosts[node])
+
+
+def leaving_interface(plan: Plan, node: str, destination: IPv4Address) -> Interface | None:
+    """The interface through which a node's packets to `destination` leave: on-link, or the longest route's."""
+    configuration = plan.node(node).configuration
+    target = destination
+    routes = [route for route in configuration.routes if _covers(route.prefix, destination)]
+    if _on_link(configuration.interfaces, destination) is None and routes:
+        target = max(routes, key=lambda route: route.prefix.prefixlen).next_hop
+    return _on_link(configuration.interfaces, target)
+
+
+def source_address(plan: Plan, node: str, destination: IPv4Address) -> IPv4Address | None:
+    """The address that the kernel gives to a node's packets to `destination` (RFC 1122 3.3.4.3)."""
+    interface = leaving_interface(plan, node, destination)
+    if interface is None:
+        return None
+    return next((item.ip for item in interface.addresses if isinstance(item, IPv4Interface)), None)
+
+
+def _covers(prefix: object, address: IPv4Address) -> bool:
+    return isinstance(prefix, IPv4Network) and address in prefix
+
+
+def _on_link(interfaces: tuple[Interface, ...], address: IPv4Address) -> Interface | None:
+    for interface in interfaces:
+        if any(isinstance(item, IPv4Interface) and address in item.network for item in interface.addresses):
+            return interface
+    return None
