@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from checks_lab import Bench
+from checks_lab import TOPOLOGIES, TWO_SITES, Bench
 
 from labctl.checks import UnknownCheck, Verdict
 from labctl.checks.gather import TIMED_AT_ONCE
 
 MakeBench = Callable[[str], Bench]
+
+
+@pytest.fixture
+def bench() -> MakeBench:
+    """A bench for two-sites with these `checks:` lines."""
+    return lambda checks: Bench(f"{TWO_SITES}checks:\n{checks}")
+
+
+@pytest.fixture
+def basic() -> Bench:
+    """A bench for getvpn-basic and the checks that it implies."""
+    return Bench((TOPOLOGIES / "getvpn-basic.yml").read_text())
+
 
 REACHABLE = "  - reachable: h1 <-> h2\n"
 ENCRYPTED = "  - {encrypted: h1 -> h2, dscp: 46}\n"

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from labctl.topology import load, read
 from labctl.topology.checks import CheckKind, CheckSpec
 from labctl.topology.derived import matrices
 from labctl.topology.plan import Plan
+from labctl.topology.planner import plan
 
 Planned = Callable[[str], Plan]
+
+
+@pytest.fixture
+def planned() -> Planned:
+    """Plans a topology text."""
+    return lambda text: plan(read(text))
+
+
+@pytest.fixture(scope="module")
+def basic() -> Plan:
+    return plan(load(Path(__file__).resolve().parents[2] / "topologies/getvpn-basic.yml"))
+
 
 SITES = """
 name: sites

@@ -31,6 +31,22 @@ SECRET = bytes(range(32))
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 
 
+@pytest.fixture
+def planned() -> Planned:
+    """Plans a topology text."""
+    return lambda text: plan(read(text), secret=SECRET)
+
+
+@pytest.fixture(scope="module")
+def basic_topology() -> Topology:
+    return load(TOPOLOGIES / "getvpn-basic.yml")
+
+
+@pytest.fixture(scope="module")
+def basic(basic_topology: Topology) -> Plan:
+    return plan(basic_topology, secret=SECRET)
+
+
 def address(made: Plan, node: str, interface: str) -> str:
     (found,) = (item for item in made.node(node).configuration.interfaces if item.name == interface)
     return str(found.addresses[0])
