@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from labctl.checks import CheckResult
     from labctl.lab.doctor import Diagnosis
     from labctl.lab.down import DownReport
     from labctl.lab.ps import LabStatus, NodeStatus
@@ -107,6 +108,28 @@ def _node_rows(node: NodeStatus) -> list[list[Any]]:
             ]
         )
     return rows
+
+
+VERDICT_STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
+
+
+def check_results(results: Sequence[CheckResult], console: Console) -> None:
+    """`test`: a row a check, what lies behind those that did not pass, and the sum."""
+    from rich.text import Text
+
+    from labctl.checks import HEADER, rows
+
+    table = plain_table(*HEADER)
+    for name, verdict, seconds, seen in rows(results):
+        table.add_row(name, Text(verdict, VERDICT_STYLES[verdict]), seconds, seen)
+    console.print(table)
+    for result in results:
+        if not result.passed and result.details:
+            console.print(f"\n{result.name}:")
+            for line in result.details:
+                console.print(f"  {line}")
+    passed = sum(result.passed for result in results)
+    console.print(f"{passed} of {len(results)} checks passed.")
 
 
 def diagnosis_table(diagnosis: Diagnosis, console: Console) -> None:
