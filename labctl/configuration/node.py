@@ -89,7 +89,8 @@ class RekeyPolicy:
 class KeyServerGroup:
     """`crypto gdoi group NAME` / `server local` on a key server. Lifetimes in seconds.
 
-    `sender_id_bits` and `key_server_id` give disjoint RFC 6054 sender IDs to counter-mode transforms.
+    `sender_id_bits` and `key_server_id` give disjoint RFC 6054 sender IDs to counter-mode transforms. `authorized` is
+    `authorization address ipv4`: where members may register from; empty = whomever phase 1 authenticates.
     """
 
     name: str
@@ -103,6 +104,7 @@ class KeyServerGroup:
     deactivation_delay: int = 0
     sender_id_bits: int = 24
     key_server_id: int = 0
+    authorized: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

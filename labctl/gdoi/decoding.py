@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
 from labctl.gdoi import numbers
 from labctl.gdoi.numbers import (
+    LONGEST_LIFE_SECONDS,
+    SENDER_ID_BITS,
     GapAttribute,
     KdType,
     KekAttribute,
@@ -24,8 +26,6 @@ from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficE
 from labctl.isakmp.attributes import Attribute, single
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
 
-# Widths of sender IDs that fit the IV's eight octets and leave room to count (RFC 6054 4).
-SID_BITS = range(1, 33)
 MAX_SENDER_IDS = 64
 
 UNDERSTOOD_TEK = {
@@ -66,6 +66,7 @@ class TekPolicy:
     spi: int | None
     transform: TransformSet | None
     lifetime: int
+    order: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,15 @@ def read_policy(sa: GdoiSa, now: float) -> Policy:
             sa.gap.value(GapAttribute.DEACTIVATION_TIME_DELAY) or 0,
         )
     kek = None if sa.kek is None else read_kek(sa.kek)
-    return Policy(kek, tuple(read_tek(tek) for tek in sa.teks), *delays, now)
+    teks = [read_tek(tek) for tek in sa.teks]
+    transforms: dict[int | None, TransformSet | None] = {}
+    for tek in teks:
+        if transforms.setdefault(tek.spi, tek.transform) != tek.transform:
+            raise PolicyRefused(f"two transforms for SPI {tek.spi:#010x}")
+    # A key server that knows our private order says it of every entry; else entries count as they come.
+    if all(tek.order is not None for tek in teks):
+        teks.sort(key=lambda tek: tek.order or 0)
+    return Policy(kek, tuple(teks), *delays, now)
 
 
 def _number(attributes: tuple[Attribute, ...], kind: int) -> int | None:
@@ -123,9 +132,7 @@ def read_kek(sak: SaKek) -> KekPolicy:
     signature_hash = next((name for name, number in numbers.SIGNATURE_HASHES.items() if number == hash_number), None)
     if signature_hash is None:
         raise PolicyRefused(f"signature hash {hash_number}")
-    lifetime = _number(sak.attributes, KekAttribute.KEY_LIFETIME)
-    if not lifetime:
-        raise PolicyRefused("a KEK without lifetime")
+    lifetime = _lifetime(_number(sak.attributes, KekAttribute.KEY_LIFETIME) or 0, "a KEK")
     return KekPolicy(sak.spi, encryption, (bits or 192) // 8, signature_hash, lifetime)
 
 
@@ -133,7 +140,7 @@ def read_tek(sat: SaTek) -> TekPolicy:
     """Understand a SAT. Raises PolicyRefused."""
     entry = sat.entry()
     if sat.sa_protocol == SaProtocol.BYPASS:
-        return TekPolicy(entry, None, None, 0)
+        return TekPolicy(entry, None, None, 0, _number(sat.attributes, SaAttribute.POLICY_ORDER))
     if sat.sa_protocol != SaProtocol.ESP:
         raise PolicyRefused("AH is not supported", NotifyType.INVALID_PROTOCOL_ID)
     unknown = [item.kind for item in sat.attributes if item.kind not in UNDERSTOOD_TEK]
@@ -156,8 +163,14 @@ def read_tek(sat: SaTek) -> TekPolicy:
     if value(SaAttribute.LIFE_TYPE, numbers.LIFE_SECONDS) != numbers.LIFE_SECONDS:
         raise PolicyRefused("a lifetime that is not in seconds")
     transform = _transform(cipher, value(SaAttribute.KEY_LENGTH, 0), value(SaAttribute.AUTHENTICATION_ALGORITHM, 0))
-    lifetime = value(SaAttribute.LIFE_DURATION, numbers.DEFAULT_LIFE_SECONDS)
-    return TekPolicy(entry, sat.spi_number, transform, lifetime)
+    lifetime = _lifetime(value(SaAttribute.LIFE_DURATION, numbers.DEFAULT_LIFE_SECONDS), "a TEK")
+    return TekPolicy(entry, sat.spi_number, transform, lifetime, _number(sat.attributes, SaAttribute.POLICY_ORDER))
+
+
+def _lifetime(seconds: int, what: str) -> int:
+    if not 0 < seconds <= LONGEST_LIFE_SECONDS:
+        raise PolicyRefused(f"{what} without lifetime" if not seconds else f"{what} with an absurd lifetime")
+    return seconds
 
 
 def _transform(cipher: Cipher, key_bits: int, authentication: int) -> TransformSet:
@@ -255,7 +268,7 @@ def _sender_ids(download: KeyDownload) -> tuple[int, tuple[int, ...]]:
         return 0, ()
     attributes = packets[0].attributes
     bits = _number(attributes, SidKey.NUMBER_OF_SID_BITS)
-    if bits is None or bits not in SID_BITS:
+    if bits is None or bits not in SENDER_ID_BITS:
         raise MalformedMessage(f"sender IDs of {bits} bits")
     values = tuple(item.number for item in attributes if item.kind == SidKey.SID_VALUE)
     if not values or len(values) > MAX_SENDER_IDS or any(value >> bits for value in values):

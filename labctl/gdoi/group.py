@@ -8,11 +8,13 @@ from ipaddress import IPv4Address
 from labctl import crypto
 from labctl.configuration import Action, Encryption, KeyServerGroup
 from labctl.gdoi import encoding, numbers
-from labctl.gdoi.payloads import GdoiSa, KeyDownload, SaTek
+from labctl.gdoi.numbers import SENDER_ID_BITS
+from labctl.gdoi.payloads import GdoiSa, KeyPacket, SaTek
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
 from labctl.gdoi.payloads.sa_tek import SMALLEST_SPI
 from labctl.gdoi.policy import KeyEncryptionKey, TrafficEncryptionKey
 from labctl.gdoi.timing import Timing
+from labctl.isakmp.errors import LocalError
 from labctl.isakmp.main_mode import RandomSource
 
 # KSSID: the first bits of every sender ID name the key server that gave it (reference 3.8, proposal).
@@ -29,6 +31,8 @@ class Member:
     registered: float
     registrations: int = 0
     sender_ids: tuple[int, ...] = ()
+    # Until when its keys live: without a registration by then it is a member no more.
+    keys_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,36 @@ class Generation:
     def expires(self) -> float:
         """The end of its life."""
         return self.teks[0].expires
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What time has done to a group."""
+
+    new_keys: bool
+    departed: tuple[Member, ...] = ()
+
+
+def _counter_bits(configuration: KeyServerGroup) -> int:
+    """Bits of a sender ID behind the KSSID. Small IDs have no room for one: such a group has one key server."""
+    bits = configuration.sender_id_bits
+    return bits - KEY_SERVER_ID_BITS if bits > KEY_SERVER_ID_BITS else bits
+
+
+def _check(configuration: KeyServerGroup) -> None:
+    """Raises LocalError for a configuration that no group can keep."""
+    group = f"group {configuration.name}"
+    bits = configuration.sender_id_bits
+    if configuration.tek_lifetime <= 0 or configuration.rekey.lifetime <= 0:
+        raise LocalError(f"{group}: a key's lifetime is at least a second")
+    if not any(entry.action is Action.PERMIT for entry in configuration.policy):
+        raise LocalError(f"{group}: the policy permits nothing, so there is nothing to encrypt")
+    if bits not in SENDER_ID_BITS:
+        raise LocalError(
+            f"{group}: sender IDs have {SENDER_ID_BITS.start} to {SENDER_ID_BITS.stop - 1} bits, not {bits}"
+        )
+    if configuration.key_server_id >> (bits - _counter_bits(configuration)):
+        raise LocalError(f"{group}: key server ID {configuration.key_server_id} does not fit sender IDs of {bits} bits")
 
 
 class SenderIdsExhausted(Exception):
@@ -58,6 +92,7 @@ class Group:
         signing_key: crypto.RsaPrivateKey | None,
         timing: Timing,
     ) -> None:
+        _check(configuration)
         self.configuration = configuration
         self.members: dict[IPv4Address, Member] = {}
         self.generations: list[Generation] = []
@@ -73,30 +108,55 @@ class Group:
         return self.configuration.transform.uses_counter_mode
 
     def next_deadline(self) -> float | None:
-        """When keys have to be made or dropped next."""
+        """When keys or members have to be dropped next or, for a group that has members, keys to be made."""
         deadlines = [generation.expires for generation in self.generations]
-        if self.generations:
-            newest = self.generations[-1]
-            deadlines.append(newest.expires - self._timing.tek_lead(self.configuration.tek_lifetime))
-        if self.kek is not None:
-            deadlines.append(self.kek.expires - self._timing.kek_lead(self.kek.lifetime))
+        deadlines += [] if self.kek is None else [self.kek.expires]
+        if self.members and self.generations:
+            deadlines.append(self._tek_due())
+        if self.members and self.kek is not None:
+            deadlines.append(self._kek_due(self.kek))
         return min(deadlines, default=None)
 
-    def renew(self, now: float) -> bool:
-        """Drop what has expired and make what is due. Returns whether a new key was made."""
-        self.generations = [generation for generation in self.generations if generation.expires > now]
+    def advance(self, now: float) -> Change:
+        """Drop what has ended; a group that still has members gets the keys that are due."""
+        departed = self._drop(now)
+        return Change(bool(self.members) and self._make(now), departed)
+
+    def renew(self, now: float) -> Change:
+        """Drop what has ended and make the keys that are due, for a member that is about to come."""
+        departed = self._drop(now)
+        return Change(self._make(now), departed)
+
+    def _drop(self, now: float) -> tuple[Member, ...]:
+        """Keys at their end, and members with the last key that they were given."""
+        if self.kek is not None and self.kek.expires <= now:
+            self.kek = None
+        alive = [generation for generation in self.generations if generation.expires > now]
+        if len(alive) == len(self.generations):
+            return ()
+        self.generations = alive
+        departed = tuple(member for member in self.members.values() if member.keys_until <= now)
+        for member in departed:
+            del self.members[member.address]
+        return departed
+
+    def _make(self, now: float) -> bool:
         made = False
-        if not self.generations or self._due(self.generations[-1].expires, now):
+        if not self.generations or now >= self._tek_due():
             self.generations.append(self._new_generation(now))
             made = True
-        lead = self._timing.kek_lead(self.configuration.rekey.lifetime)
-        if self._signing_key is not None and (self.kek is None or self.kek.expires - now <= lead):
+        if self._signing_key is not None and (self.kek is None or now >= self._kek_due(self.kek)):
             self.kek = self._new_kek(now, self._signing_key)
             made = True
         return made
 
-    def _due(self, expires: float, now: float) -> bool:
-        return expires - now <= self._timing.tek_lead(self.configuration.tek_lifetime)
+    # A timer set for one of these moments finds it come: deadline and decision are one expression, rounding included.
+
+    def _tek_due(self) -> float:
+        return self.generations[-1].expires - self._timing.tek_lead(self.configuration.tek_lifetime)
+
+    def _kek_due(self, kek: KeyEncryptionKey) -> float:
+        return kek.expires - self._timing.kek_lead(kek.lifetime)
 
     def _new_generation(self, now: float) -> Generation:
         permits = [index for index, entry in enumerate(self.configuration.policy) if entry.action is Action.PERMIT]
@@ -157,31 +217,33 @@ class Group:
             kek, encoding.gap(self.configuration.activation_delay, self.configuration.deactivation_delay), tuple(teks)
         )
 
-    def key_download(self, offered: GdoiSa, sender_ids: tuple[int, ...]) -> KeyDownload:
-        """The keys of exactly what was offered."""
-        packets = []
-        if self.kek is not None and offered.kek is not None:
-            packets.append(encoding.kek_packet(self.kek))
-        wanted = {tek.spi_number for tek in offered.teks}
-        packets += [
-            encoding.tek_packet(tek) for generation in self.generations for tek in generation.teks if tek.spi in wanted
-        ]
-        if sender_ids:
-            packets.append(encoding.sid_packet(self.configuration.sender_id_bits, sender_ids))
-        return KeyDownload(tuple(packets))
+    def key_packets(self) -> tuple[KeyPacket, ...]:
+        """KEK and TEKs of what `sa_payload` says at the same moment."""
+        packets = [] if self.kek is None else [encoding.kek_packet(self.kek)]
+        packets += [encoding.tek_packet(tek) for generation in self.generations for tek in generation.teks]
+        return tuple(packets)
+
+    def authorizes(self, address: IPv4Address) -> bool:
+        """May a member with this address register?"""
+        networks = self.configuration.authorized
+        return not networks or any(address in network for network in networks)
+
+    def register(self, address: IPv4Address, sender_ids: tuple[int, ...], now: float) -> None:
+        """Note a member that has its keys, until the end of the youngest."""
+        member = self.members.setdefault(address, Member(address, now))
+        member.registered = now
+        member.registrations += 1
+        member.sender_ids = sender_ids
+        member.keys_until = max((generation.expires for generation in self.generations), default=now)
 
     def take_sender_ids(self, count: int) -> tuple[int, ...]:
         """Sender IDs that nobody had before: KSSID in front, a counter behind. Raises SenderIdsExhausted."""
-        counter_bits = self.configuration.sender_id_bits - KEY_SERVER_ID_BITS
-        if counter_bits <= 0:
-            counter_bits, prefix = self.configuration.sender_id_bits, 0
-        else:
-            prefix = self.configuration.key_server_id << counter_bits
+        counter_bits = _counter_bits(self.configuration)
         if self.sender_ids_given + count > 1 << counter_bits:
             raise SenderIdsExhausted(f"all {1 << counter_bits} sender IDs are given")
-        first = self.sender_ids_given
+        first = self.configuration.key_server_id << counter_bits | self.sender_ids_given
         self.sender_ids_given += count
-        return tuple(prefix | number for number in range(first, first + count))
+        return tuple(range(first, first + count))
 
     def start_over(self, now: float) -> None:
         """New keys under which every sender ID is free again (RFC 6407 3.5). Members have to register anew."""
@@ -189,4 +251,4 @@ class Group:
         self.kek = None
         self.members.clear()
         self.sender_ids_given = 0
-        self.renew(now)
+        self._make(now)

@@ -42,7 +42,20 @@ _REFUSALS = {
     NotifyType.INVALID_HASH_INFORMATION: "it finds a hash of ours wrong",
     NotifyType.PAYLOAD_MALFORMED: "it cannot read our messages",
     NotifyType.ATTRIBUTES_NOT_SUPPORTED: "it does not support an attribute of ours",
+    NotifyType.INVALID_SPI: "its keys changed during the registration",
 }
+
+# These say that a message was bad, which another than us may have sent: they explain a failure, they are none.
+_COMPLAINTS = (
+    NotifyType.INVALID_HASH_INFORMATION,
+    NotifyType.PAYLOAD_MALFORMED,
+    NotifyType.INVALID_PAYLOAD_TYPE,
+    NotifyType.INVALID_FLAGS,
+    NotifyType.ATTRIBUTES_NOT_SUPPORTED,
+    NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
+    NotifyType.DOI_NOT_SUPPORTED,
+    NotifyType.SITUATION_NOT_SUPPORTED,
+)
 
 
 class State(Enum):
@@ -66,10 +79,14 @@ class _Timer(Enum):
 class _Pull:
     """A GROUPKEY-PULL of ours."""
 
+    cookies: bytes
     message_id: int
-    nonce: bytes = field(repr=False)
-    prefix: bytes = field(repr=False, default=b"")
+    prefix: bytes = field(repr=False)
+    # Phase 1 was there already: the key server may have forgotten it since.
+    reused: bool
     policy: Policy | None = None
+    # What was wrong with the last answer, which does not end the exchange: anybody may have sent it.
+    problem: str = ""
 
 
 class GroupMember:
@@ -192,7 +209,7 @@ class GroupMember:
         self._log("CRYPTO", 5, "GM_REGSTER", text)
         association = self._isakmp.association_with(server)
         if association is not None:
-            self._request(association, now)
+            self._request(association, now, reused=True)
             return
         self._set(State.PHASE1, self.reason or f"{server.address}: waiting for its first answer")
         self._isakmp.initiate(local, server, now)
@@ -216,13 +233,13 @@ class GroupMember:
         self._timers.set(_Timer.RESUME, now + pause + jitter)
         self._set(State.PAUSED, reason)
 
-    def _request(self, sa: Phase1Sa, now: float) -> None:
+    def _request(self, sa: Phase1Sa, now: float, *, reused: bool) -> None:
         """Message 1: HASH(1) = prf(M-ID | Ni | ID)."""
         message_id = self._isakmp.new_message_id()
         nonce = Nonce(self._random(NONCE_OCTETS))
         identity = encoding.group_identity(self.membership.identity)
         mid = message_id.to_bytes(4, "big")
-        self._pull = _Pull(message_id, nonce.data, mid + nonce.data)
+        self._pull = _Pull(sa.cookies, message_id, mid + nonce.data, reused)
         data = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (nonce, identity), mid)
         self._isakmp.request(sa, message_id, data, now)
         self._set(State.REQUESTED, self.reason or f"{sa.peer.address}: waiting for the policy")
@@ -230,13 +247,13 @@ class GroupMember:
     def _receive_policy(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
         """Message 2 to message 3: HASH(2) = prf(M-ID | Ni_b | Nr | SA); HASH(3) = prf(M-ID | Ni_b | Nr_b)."""
         sa.verify(opened, pull.prefix)
-        if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.SA]:
-            raise MalformedMessage("message 2 of GROUPKEY-PULL holds a nonce and an SA")
-        nonce, offered = only(opened.payloads, Nonce), only(opened.payloads, GdoiSa)
         self._isakmp.answered(sa, pull.message_id)
         self._isakmp.reply(received, None, now)
         try:
-            pull.policy = read_policy(offered, now)
+            if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.SA]:
+                raise MalformedMessage("message 2 of GROUPKEY-PULL holds a nonce and an SA")
+            nonce = only(opened.payloads, Nonce)
+            pull.policy = read_policy(only(opened.payloads, GdoiSa), now)
         except PeerError as error:
             self._reject(sa, error, now)
             return
@@ -260,16 +277,15 @@ class GroupMember:
     def _receive_keys(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
         """Message 4: HASH(4) = prf(M-ID | Ni_b | Nr_b [| SEQ] | KD)."""
         sa.verify(opened, pull.prefix)
-        policy = known(pull.policy)
-        kinds = [item.payload.TYPE for item in opened.payloads]
-        expected = [PayloadType.SEQ, PayloadType.KD] if policy.kek is not None else [PayloadType.KD]
-        if kinds != expected:
-            raise MalformedMessage("message 4 of GROUPKEY-PULL holds KD, and SEQ where there is a KEK")
-        sequence = only(opened.payloads, SequenceNumber).number if policy.kek is not None else 0
         self._isakmp.answered(sa, pull.message_id)
         self._isakmp.reply(received, None, now)
         sa.forget(pull.message_id)
+        policy = known(pull.policy)
+        expected = [PayloadType.SEQ, PayloadType.KD] if policy.kek is not None else [PayloadType.KD]
         try:
+            if [item.payload.TYPE for item in opened.payloads] != expected:
+                raise MalformedMessage("message 4 of GROUPKEY-PULL holds KD, and SEQ where there is a KEK")
+            sequence = only(opened.payloads, SequenceNumber).number if policy.kek is not None else 0
             keys = combine(policy, only(opened.payloads, KeyDownload), sequence, now)
         except PeerError as error:
             self._reject(sa, error, now)
@@ -279,18 +295,8 @@ class GroupMember:
 
     def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
         name, address = self.membership.name, self.membership.local_address
-        # Keys that the server no longer names may still be in use elsewhere: they stay until their own end.
-        old = {} if self.keys is None else {spi: tek for spi, tek in self.keys.teks.items() if tek.expires > now}
-        fresh = set(keys.teks) - set(old)
-        self.keys = GroupKeys(
-            keys.rules,
-            {**old, **keys.teks},
-            keys.kek,
-            keys.sender_ids,
-            keys.sender_id_bits,
-            keys.activation_delay,
-            keys.deactivation_delay,
-        )
+        fresh = set(keys.teks) - set(() if self.keys is None else self.keys.teks)
+        self.keys = keys.succeeding(self.keys, now)
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
@@ -313,11 +319,8 @@ class GroupMember:
     def _schedule_registration(self, now: float) -> None:
         """A random point in the window before the newest TEK of the first ending rule ends, or the KEK."""
         keys = known(self.keys)
-        ends = [
-            (max(keys.teks[spi].expires for spi in rule.spis), keys.teks[rule.spis[-1]].lifetime)
-            for rule in keys.rules
-            if rule.spis
-        ]
+        youngest = [keys.teks[rule.spis[-1]] for rule in keys.rules if rule.spis]
+        ends = [(tek.expires, tek.lifetime) for tek in youngest]
         if keys.kek is not None:
             ends.append((keys.kek.expires, keys.kek.lifetime))
         points = []
@@ -334,21 +337,11 @@ class GroupMember:
         keys = self.keys
         if keys is None:
             return
-        alive = {spi: tek for spi, tek in keys.teks.items() if tek.expires > now}
-        changed = len(alive) != len(keys.teks)
-        if changed:
-            keys = GroupKeys(
-                keys.rules,
-                alive,
-                keys.kek,
-                keys.sender_ids,
-                keys.sender_id_bits,
-                keys.activation_delay,
-                keys.deactivation_delay,
-            )
-            self.keys = keys
+        alive = keys.alive(now)
+        changed = alive is not keys
+        self.keys = keys = alive
         sending = tuple(
-            rule.sending(alive, now, self._margin(rule.spis)) if rule.entry.action is Action.PERMIT else None
+            rule.sending(keys.teks, now, self._margin(rule.spis)) if rule.entry.action is Action.PERMIT else None
             for rule in keys.rules
         )
         if changed or sending != self._sending or not self._sending:
@@ -357,7 +350,7 @@ class GroupMember:
             self._events.append(StateChanged(self.membership.name))
         moments = [
             moment
-            for tek in alive.values()
+            for tek in keys.teks.values()
             for moment in (tek.expires, tek.expires - self._timing.switch_lead(tek.lifetime))
             if moment > now
         ]
@@ -375,7 +368,7 @@ class GroupMember:
         self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
         if self.state is State.PHASE1 and sa.peer == self._server():
             self.reason = ""
-            self._request(sa, now)
+            self._request(sa, now, reused=False)
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
         """Phase 1 with the key server did not come to an end."""
@@ -396,29 +389,35 @@ class GroupMember:
             self._failed(f"phase 1 ended during the registration: {reason}", now)
 
     def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
-        """The key server refuses the registration."""
-        if self._pull is None or sa.peer != self._server() or not notification.is_error:
+        """The key server refuses the registration, or finds one of its messages bad."""
+        if self._pull is None or sa.cookies != self._pull.cookies or not notification.is_error:
+            return
+        known_reason = next((text for kind, text in _REFUSALS.items() if kind == notification.kind), None)
+        reason = (known_reason or f"it refuses with {notification.name}").format(identity=self.membership.identity)
+        if notification.kind in _COMPLAINTS:
+            self._pull.problem = reason
             return
         self._isakmp.answered(sa, self._pull.message_id)
-        known_refusal = next((text for kind, text in _REFUSALS.items() if kind == notification.kind), None)
-        text = known_refusal or f"it refuses with {notification.name}"
-        self._failed(text.format(identity=self.membership.identity), now)
+        self._failed(reason, now)
 
     def on_exchange(self, sa: Phase1Sa, received: Received, now: float) -> None:
         """GROUPKEY-PULL, messages 2 and 4."""
         pull = self._pull
         header = received.header
-        if header.exchange != ExchangeType.GROUPKEY_PULL or pull is None or header.message_id != pull.message_id:
+        ours = pull is not None and (sa.cookies, header.message_id) == (pull.cookies, pull.message_id)
+        if pull is None or not ours or header.exchange != ExchangeType.GROUPKEY_PULL:
             raise PeerError("no exchange of ours is waiting for this", NotifyType.INVALID_EXCHANGE_TYPE)
-        opened = sa.open(header, received.datagram.data, PARSERS)
         try:
+            opened = sa.open(header, received.datagram.data, PARSERS)
             if pull.policy is None:
                 self._receive_policy(sa, received, opened, pull, now)
             else:
                 self._receive_keys(sa, received, opened, pull, now)
-        except InvalidHash as error:
-            self._log("GDOI", 4, "GM_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
-            raise error
+        except PeerError as error:
+            if isinstance(error, InvalidHash) and not pull.problem:
+                self._log("GDOI", 4, "GM_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
+            pull.problem = f"its answer is not acceptable: {error.reason}"
+            raise
 
     def on_group_datagram(self, received: Received, now: float) -> None:
         """No rekey is expected: this key server's keys come by registration."""
@@ -426,11 +425,16 @@ class GroupMember:
 
     def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
         """The key server fell silent during GROUPKEY-PULL: phase 1 with it is worth nothing any more."""
-        if self._pull is None or message_id != self._pull.message_id:
+        pull = self._pull
+        if pull is None or (sa.cookies, message_id) != (pull.cookies, pull.message_id):
             return
         self._pull = None
         self._isakmp.delete(sa, now, "the peer does not answer", tell=False)
-        self._failed("it stopped to answer during GROUPKEY-PULL", now)
+        if pull.reused and not pull.problem:
+            # A key server that restarted knows nothing of the old phase 1.
+            self._attempt(now)
+            return
+        self._failed(pull.problem or "it stopped to answer during GROUPKEY-PULL", now)
 
     # Telling.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import IsakmpPolicy, KeyServerGroup, PreSharedKey
+from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey
 from labctl.gdoi import encoding
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
-from labctl.gdoi.group import Group, Member, SenderIdsExhausted
+from labctl.gdoi.group import Change, Group, Member, SenderIdsExhausted
 from labctl.gdoi.numbers import GapAttribute
-from labctl.gdoi.payloads import PARSERS, GdoiSa, GroupAssociatedPolicy, SequenceNumber
+from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
 from labctl.isakmp.datagram import Datagram
@@ -30,7 +30,11 @@ NONCE_OCTETS = 32
 
 # GROUPKEY-PULLs between message 2 and message 3, over all members; beyond it the oldest are dropped.
 MAX_PULLS = 4096
+MAX_PULLS_PER_PEER = 16
 PULL_SECONDS = 60.0
+
+# A peer is told, and the log says, at most this often that its messages are bad: anybody can send some.
+COMPLAINT_SECONDS = 1.0
 
 # The most sender IDs one member may ask for (GAP attribute 3).
 MAX_SENDER_IDS = 16
@@ -44,8 +48,10 @@ class _Pull:
 
     group: Group
     nonces: bytes = field(repr=False)
-    offered: GdoiSa = field(repr=False)
-    started: float = 0.0
+    # What message 4 will bring: the keys of message 2, whatever happens to the group in between.
+    packets: tuple[KeyPacket, ...] = field(repr=False)
+    sequence: SequenceNumber | None
+    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class KeyServer:
             limits=limits,
         )
         self._pulls: OrderedDict[tuple[bytes, int], _Pull] = OrderedDict()
+        self._complained: dict[bytes, float] = {}
         self._timers: Timers[bytes] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
@@ -112,8 +119,7 @@ class KeyServer:
         self._isakmp.handle_timer(now)
         while (identity := self._timers.pop_due(now)) is not None:
             group = self._groups[identity]
-            if group.members and group.renew(now):
-                self._events.append(StateChanged(group.configuration.name))
+            self._tell(group, group.advance(now))
             self._schedule(identity, group)
 
     def next_event(self) -> Event | None:
@@ -172,6 +178,7 @@ class KeyServer:
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
         """Group membership outlives phase 1 (RFC 6407 3): only open PULLs go."""
+        self._complained.pop(sa.cookies, None)
         for key in [key for key in self._pulls if key[0] == sa.cookies]:
             del self._pulls[key]
 
@@ -187,16 +194,25 @@ class KeyServer:
             raise PeerError(
                 f"exchange {received.header.exchange} is not served here", NotifyType.UNSUPPORTED_EXCHANGE_TYPE
             )
-        opened = sa.open(received.header, received.datagram.data, PARSERS)
         try:
+            opened = sa.open(received.header, received.datagram.data, PARSERS)
             pull = self._pulls.get((sa.cookies, received.header.message_id))
             if pull is None:
                 self._answer_request(sa, received, opened, now)
             else:
                 self._deliver_keys(sa, received, opened, pull, now)
-        except InvalidHash as error:
+        except PeerError as error:
+            self._complain(sa, error, now)
+            raise
+
+    def _complain(self, sa: Phase1Sa, error: PeerError, now: float) -> None:
+        """Tell a member what is wrong with its message (reference 1.8)."""
+        if now < self._complained.get(sa.cookies, -COMPLAINT_SECONDS) + COMPLAINT_SECONDS:
+            return
+        self._complained[sa.cookies] = now
+        if isinstance(error, InvalidHash):
             self._log("GDOI", 4, "KS_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
-            raise error
+        self._isakmp.notify(sa, error.notify)
 
     def on_group_datagram(self, received: Received, now: float) -> None:
         """Nothing of the sort is expected: acknowledgements are asked for with the first rekey."""
@@ -220,20 +236,26 @@ class KeyServer:
         if group is None:
             self._refuse_group(sa, received, identity, now)
             return
-        first = not group.members
-        group.renew(now)
+        if not group.authorizes(sa.peer.address):
+            self._refuse_member(sa, received, group, now)
+            return
+        self._tell(group, group.renew(now))
         self._schedule(key, group)
         private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
         offered = group.sa_payload(now, private=private)
         own = Nonce(self._random(NONCE_OCTETS))
         answer = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (own, offered), mid, nonce.data)
-        self._pulls[sa.cookies, message_id] = _Pull(group, mid + nonce.data + own.data, offered, now)
-        self._trim_pulls(now)
+        sequence = None if group.kek is None else SequenceNumber(group.kek.sequence)
+        pull = _Pull(group, mid + nonce.data + own.data, group.key_packets(), sequence, now)
+        self._pulls[sa.cookies, message_id] = pull
+        self._trim_pulls(sa, now)
         self._isakmp.reply(received, answer, now)
-        if first:
-            name = group.configuration.name
-            text = f"Re-key: First GM {sa.peer.address} seen by KS in the group {name}."
-            self._log("GDOI", 6, "KS_FIRST_GM", text)
+        if not private and any(entry.action is Action.DENY for entry in group.configuration.policy):
+            text = (
+                f"The deny entries of group {group.configuration.name} cannot be told to GM {sa.peer.address}, "
+                "which does not announce our private form of them"
+            )
+            self._log("GDOI", 1, "GDOI_ACE_DENY", text)
 
     def _refuse_group(self, sa: Phase1Sa, received: Received, identity: Identification, now: float) -> None:
         shown = str(int.from_bytes(identity.data, "big")) if len(identity.data) == 4 else identity.data.hex()
@@ -245,6 +267,13 @@ class KeyServer:
         sa.forget(received.header.message_id)
         self._isakmp.reply(received, None, now)
         self._isakmp.notify(sa, NotifyType.INVALID_ID_INFORMATION)
+
+    def _refuse_member(self, sa: Phase1Sa, received: Received, group: Group, now: float) -> None:
+        text = f"Group {group.configuration.name} received registration from unauthorized ip address: {sa.peer.address}"
+        self._log("GDOI", 1, "UNAUTHORIZED_IPADDR", text)
+        sa.forget(received.header.message_id)
+        self._isakmp.reply(received, None, now)
+        self._isakmp.notify(sa, NotifyType.AUTHENTICATION_FAILED)
 
     def _deliver_keys(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
         """Message 3 to message 4. Only HASH(3) proves that the member is alive: nothing changes before it."""
@@ -263,33 +292,59 @@ class KeyServer:
         try:
             sender_ids = group.take_sender_ids(wanted) if group.uses_counter_mode else ()
         except SenderIdsExhausted as error:
-            # The member gets no answer, tries again and finds the group under new keys.
-            group.start_over(now)
-            self._log("GDOI", 3, "KS_SID_EXHAUSTED", f"group {group.configuration.name} starts over: {error}")
-            self._events.append(StateChanged(group.configuration.name))
+            sa.forget(key[1])
+            self._isakmp.reply(received, None, now)
+            self._start_over(group, error, now)
+            # What was offered is no more; asking anew finds the group under new keys.
+            self._isakmp.notify(sa, NotifyType.INVALID_SPI)
             return
-        payloads: list[Payload] = []
-        if pull.offered.kek is not None and group.kek is not None:
-            payloads.append(SequenceNumber(group.kek.sequence))
-        payloads.append(group.key_download(pull.offered, sender_ids))
+        packets = pull.packets
+        if sender_ids:
+            packets += (encoding.sid_packet(group.configuration.sender_id_bits, sender_ids),)
+        payloads: list[Payload] = [] if pull.sequence is None else [pull.sequence]
+        payloads.append(KeyDownload(packets))
         answer = sa.protect(ExchangeType.GROUPKEY_PULL, key[1], payloads, pull.nonces)
         sa.forget(key[1])
         self._isakmp.reply(received, answer, now)
         self._register(group, sa.peer.address, sender_ids, now)
 
+    def _start_over(self, group: Group, error: SenderIdsExhausted, now: float) -> None:
+        name = group.configuration.name
+        group.start_over(now)
+        for key in [key for key, pull in self._pulls.items() if pull.group is group]:
+            del self._pulls[key]
+        self._log("GDOI", 3, "KS_SID_EXHAUSTED", f"group {name} starts over under new keys: {error}")
+        self._events.append(StateChanged(name))
+        self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
+
     def _register(self, group: Group, address: IPv4Address, sender_ids: tuple[int, ...], now: float) -> None:
-        member = group.members.setdefault(address, Member(address, now))
-        member.registered = now
-        member.registrations += 1
-        member.sender_ids = sender_ids
-        self._events.append(StateChanged(group.configuration.name))
+        name = group.configuration.name
+        if not group.members:
+            self._log("GDOI", 6, "KS_FIRST_GM", f"Re-key: First GM {address} seen by KS in the group {name}.")
+        group.register(address, sender_ids, now)
+        self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
+        self._events.append(StateChanged(name))
+
+    def _tell(self, group: Group, change: Change) -> None:
+        """Log and announce what time has done to a group."""
+        name = group.configuration.name
+        for member in change.departed:
+            self._log("GDOI", 4, "GM_DELETE", f"GM {member.address} deleted from group {name}.")
+        if change.departed and not group.members:
+            self._log("GDOI", 6, "KS_LAST_GM", f"Re-key: Last GM {change.departed[-1].address} left the group {name}.")
+        if change.departed or change.new_keys:
+            self._events.append(StateChanged(name))
 
     def _schedule(self, identity: bytes, group: Group) -> None:
         deadline = group.next_deadline()
         if deadline is not None:
             self._timers.set(identity, deadline)
 
-    def _trim_pulls(self, now: float) -> None:
+    def _trim_pulls(self, sa: Phase1Sa, now: float) -> None:
+        """Drop PULLs that nobody went on with: old ones, and the oldest beyond a peer's share and beyond all."""
+        own = [key for key in self._pulls if key[0] == sa.cookies]
+        for key in own[: max(0, len(own) - MAX_PULLS_PER_PEER)]:
+            del self._pulls[key]
         while self._pulls:
             oldest = next(iter(self._pulls.values()))
             if len(self._pulls) <= MAX_PULLS and now - oldest.started <= PULL_SECONDS:

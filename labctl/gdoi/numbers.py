@@ -117,6 +117,12 @@ INTEGRITY_OCTETS = {
     Integrity.SHA512: 64,
 }
 
+# Widths of sender IDs that fit the IV's eight octets and leave room to count (RFC 6054 4).
+SENDER_ID_BITS = range(1, 33)
+
+# Lifetimes are numbers of 32 bits.
+LONGEST_LIFE_SECONDS = 0xFFFFFFFF
+
 # Ciphers whose key length must be said.
 SIZED_CIPHERS = (Cipher.AES_CBC, Cipher.AES_GCM, Cipher.AES_GMAC)
 AES_KEY_BITS = (128, 192, 256)
