@@ -104,7 +104,7 @@ class Agent:
 
     async def close(self) -> None:
         """Leave the groups, end every command, and say what there is to say."""
-        self._stop_roles()
+        await self._stop_roles()
         self.children.kill_all()
         for outbox in list(self._outboxes.values()):
             await outbox.flush()
@@ -136,17 +136,17 @@ class Agent:
                 await roles.start()
             except play.RoleFailure as error:
                 # The agent lives on, so that one can look at the node.
-                roles.stop()
+                await roles.stop()
                 self._failure = str(error)
             else:
                 self._roles = roles
         self._started = True
         self._changed()
 
-    def _stop_roles(self) -> None:
-        if self._roles is not None:
-            self._roles.stop()
-            self._roles = None
+    async def _stop_roles(self) -> None:
+        roles, self._roles = self._roles, None
+        if roles is not None:
+            await roles.stop()
 
     def _state(self) -> tuple[str, str, list[dict[str, Any]]]:
         """State, reason, groups."""
@@ -201,7 +201,7 @@ class Agent:
         return {"interfaces": interfaces, **roles}
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
-        self._stop_roles()
+        await self._stop_roles()
         # Whoever waits for it runs after this answer has been written.
         self.stopped.set()
         return {}

@@ -40,8 +40,7 @@ class Events:
             for event in self.seen:
                 if all(event.get(key) == value for key, value in wanted.items()):
                     return event
-            self._grown.clear()
-            await self._grown.wait()
+            await self._more()
 
     async def until_reason(self, *words: str) -> str:
         """The first state whose reason has all these words."""
@@ -49,8 +48,15 @@ class Events:
             for event in self.seen:
                 if event["type"] == "state" and all(word in event["reason"] for word in words):
                     return str(event["reason"])
-            self._grown.clear()
+            await self._more()
+
+    async def _more(self) -> None:
+        self._grown.clear()
+        try:
             await self._grown.wait()
+        except asyncio.CancelledError:
+            print("what was told until then:", *self.seen, sep="\n    ")
+            raise
 
     def logs(self) -> list[str]:
         return [event["mnemonic"] for event in self.seen if event["type"] == "log"]

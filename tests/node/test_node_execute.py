@@ -178,7 +178,7 @@ def test_ctrl_c_on_a_terminal_ends_the_foreground_command_and_not_the_shell() ->
         async with agent() as node:
             call = await node.open("exec", argv=["sh", "-i"], tty=True, environment={"PS1": "$ ", "ENV": ""})
             await read_until(call, b"$ ")
-            await call.send({"stdin_b64": encoded(b"echo ru''ns; sleep 100\n")})
+            await call.send({"stdin_b64": encoded(b"sh -c 'echo ru\"\"ns; exec sleep 100'\n")})
             await read_until(call, b"runs")
             await call.send({"stdin_b64": encoded(b"\x03")})
             await read_until(call, b"$ ")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labctl.configuration import GroupMembership, Interface, NodeConfiguration
 from labctl.dataplane import CryptoInterface
 from labctl.esp import CryptoPolicy, PolicyEntry, SecurityAssociation
+from labctl.node.links import accept_own_packets
 from labctl.node.roles.role import RoleFailure
 
 # The names of a split interface (docs/internals.md, ESP and the data plane).
@@ -25,9 +27,12 @@ class CryptoMap:
         self._parts: dict[str, tuple[Sequence[PolicyEntry], Mapping[int, SecurityAssociation]]] = {}
         self._order: list[str] = []
         try:
+            accept_own_packets(interface.name)
             self._crossing = CryptoInterface(interface.name + INNER_SIDE, interface.name + WIRE_SIDE, loop)
         except OSError as error:
-            raise RoleFailure(f"the crypto map of {interface.name} cannot be applied: {error.strerror}") from None
+            raise RoleFailure(
+                f"the crypto map of {interface.name} cannot be applied: {os.strerror(error.errno or 0)}"
+            ) from None
 
     def add(self, group: str) -> None:
         """Reserve a place for a group's policy."""
