@@ -98,8 +98,11 @@ def verify(
     """
     reader = Reader(plaintext)
     chain = parse_chain(header.next_payload, reader, parsers, padded=True)
-    if any(reader.rest()):
-        raise MalformedMessage("the padding of a rekey is not zero")
+    padding = reader.rest()
+    if any(padding) or len(padding) >= crypto.block_size(CIPHERS[kek.encryption]):
+        raise MalformedMessage("the padding of a rekey is not zero, or a whole block and more")
+    if not chain:
+        raise MalformedMessage("a rekey without payloads")
     *told, signature = chain
     push = _read([item.payload for item in told])
     if not isinstance(signature.payload, Signature):

@@ -49,35 +49,44 @@ def group(
     policy: Sequence[AccessListEntry] = (PERMIT,),
     transform: TransformSet = GCM,
     tek_lifetime: int = 3600,
-    identity: int = 1234,
+    identity: int | IPv4Address = 1234,
     sender_id_bits: int = 24,
     key_server_id: int = 0,
+    authorized: Sequence[IPv4Network] = (),
+    name: str = "GETVPN_LAB",
 ) -> KeyServerGroup:
     return KeyServerGroup(
-        "GETVPN_LAB",
-        GroupIdentity(identity),
+        name,
+        group_identity(identity),
         address,
         tuple(policy),
         transform,
         tek_lifetime,
         sender_id_bits=sender_id_bits,
         key_server_id=key_server_id,
+        authorized=tuple(authorized),
     )
+
+
+def group_identity(identity: int | IPv4Address) -> GroupIdentity:
+    return GroupIdentity(identity) if isinstance(identity, int) else GroupIdentity(address=identity)
 
 
 def key_server(
     configuration: KeyServerGroup,
     members: int = 3,
     *,
+    more: Sequence[KeyServerGroup] = (),
     secret: bytes = b"LabPsk1",
     policies: Sequence[IsakmpPolicy] = (POLICY,),
+    rekeys: bool = True,
 ) -> KeyServer:
     return KeyServer(
-        [configuration],
+        [configuration, *more],
         policies,
         [PreSharedKey(member_address(number), secret) for number in range(members)],
         random=random.Random(f"ks {configuration.address}").randbytes,
-        signing_key=signing_key(),
+        signing_key=signing_key() if rekeys else None,
     )
 
 
@@ -85,11 +94,11 @@ def group_member(
     number: int = 0,
     servers: Sequence[IPv4Address] = (KS1,),
     *,
-    identity: int = 1234,
+    identity: int | IPv4Address = 1234,
     secret: bytes = b"LabPsk1",
     seed: int = 0,
 ) -> GroupMember:
-    membership = GroupMembership("GETVPN_LAB", GroupIdentity(identity), tuple(servers), "eth0", member_address(number))
+    membership = GroupMembership("GETVPN_LAB", group_identity(identity), tuple(servers), "eth0", member_address(number))
     return GroupMember(
         membership,
         [POLICY],
@@ -137,6 +146,11 @@ class World:
     def logs(self, address: IPv4Address) -> list[str]:
         """Mnemonics of the messages a party logged."""
         return [event.mnemonic for event in self.events[address] if isinstance(event, LogMessage)]
+
+    def texts(self, address: IPv4Address, mnemonic: str) -> list[str]:
+        """What a party logged under a mnemonic."""
+        found = (event for event in self.events[address] if isinstance(event, LogMessage))
+        return [event.text for event in found if event.mnemonic == mnemonic]
 
     def installs(self, address: IPv4Address) -> list[PolicyInstalled]:
         return [event for event in self.events[address] if isinstance(event, PolicyInstalled)]
