@@ -124,15 +124,15 @@ def same_algorithms(ours: IsakmpPolicy, theirs: IsakmpPolicy) -> bool:
 def accepted(
     policies: Sequence[IsakmpPolicy], ours: SecurityAssociation, answer: SecurityAssociation
 ) -> tuple[IsakmpPolicy, int]:
-    """The initiator's check of message 2: one transform, unchanged from our offer. Raises PeerError.
+    """The initiator's check of message 2: exactly one transform, and one of our offer's. Raises PeerError.
 
-    Returns the policy and the lifetime in force.
+    What counts is what the attributes say: responders of today write them anew, in an order of their own, and may
+    lower the lifetime. Returns the policy and the lifetime in force.
     """
     if answer.doi != ours.doi or len(answer.proposals) != 1 or len(answer.proposals[0].transforms) != 1:
         raise PeerError("the answer does not hold exactly one transform of the offer", NotifyType.BAD_PROPOSAL_SYNTAX)
-    chosen = answer.proposals[0].transforms[0]
-    if chosen not in ours.proposals[0].transforms:
-        raise PeerError("the answer holds a transform that was not offered", NotifyType.BAD_PROPOSAL_SYNTAX)
-    ordered = sorted(policies, key=lambda policy: policy.priority)
-    policy = ordered[ours.proposals[0].transforms.index(chosen)]
-    return policy, policy.lifetime
+    chosen = read_transform(answer.proposals[0].transforms[0])
+    for policy in sorted(policies, key=lambda policy: policy.priority):
+        if chosen is not None and same_algorithms(policy, chosen):
+            return policy, min(policy.lifetime, chosen.lifetime)
+    raise PeerError("the answer holds a transform that was not offered", NotifyType.BAD_PROPOSAL_SYNTAX)

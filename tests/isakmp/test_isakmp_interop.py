@@ -1,0 +1,64 @@
+"""Oracles that we did not write: strongSwan's charon completes Main Mode with us either way, ike-scan sees us."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+NEEDED = ("/usr/lib/ipsec/charon", "/usr/lib/ipsec/starter", "ike-scan", "unshare", "nsenter", "ip")
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the drive reports. A missing program is a failure in CI, a skip elsewhere."""
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    if missing:
+        message = f"not installed: {', '.join(missing)} (.ci/packages installs them)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    folder = tmp_path_factory.mktemp("charon")
+    own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    done = subprocess.run(
+        ["unshare", *own, "--net", "--mount", sys.executable, str(HERE / "interop_drive.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    log = folder / "charon.log"
+    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+def test_charon_completes_main_mode_with_us_as_responder(results: dict[str, Any]) -> None:
+    seen = results["charon"]["responder"]
+    assert seen["established"] == ["10.77.0.1"], seen
+    assert seen["doi"] == [1]
+    # charon goes on with Quick Mode at once, protected by the keys that both sides derived.
+    assert 32 in seen["exchanges"]
+
+
+def test_charon_completes_main_mode_with_us_as_initiator(results: dict[str, Any]) -> None:
+    seen = results["charon"]["initiator"]
+    assert seen["established"] == ["10.77.0.1"], seen
+    assert seen["failures"] == []
+
+
+def test_ike_scan_gets_a_handshake(results: dict[str, Any]) -> None:
+    output = results["ike-scan"]["output"]
+    assert "Main Mode Handshake returned" in output
+    assert "1 returned handshake" in output
+    assert "VID=afcad71368a1f1c96b8696fc77570100 (Dead Peer Detection v1.0)" in output
