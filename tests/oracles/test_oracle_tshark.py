@@ -1,0 +1,175 @@
+"""tshark reads what a real lab sends: the registration with the key log, the data with the SA keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import UDP
+from scapy.utils import PcapWriter, rdpcap
+
+pytestmark = pytest.mark.lab
+
+TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "two-sites.yml"
+
+# Of message 1 and 2 in an ISAKMP datagram: DOI and situation of the SA payload (RFC 2408 3.4).
+DOI = slice(32, 36)
+SITUATION = slice(36, 40)
+ONE = (1).to_bytes(4, "big")
+
+
+@pytest.fixture(scope="module")
+def tshark() -> str:
+    found = shutil.which("tshark")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("tshark is not installed (.ci/packages installs it)")
+        pytest.skip("tshark is not installed (.ci/packages installs it)")
+    return found
+
+
+class Lab:
+    """A two-sites lab with a key log, driven by the command line as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = f"t{os.getpid()}"
+        self.topology = folder / f"{self.name}.yml"
+        self.topology.write_text(TOPOLOGY.read_text().replace("name: two-sites", f"name: {self.name}", 1))
+        self._environment = {**os.environ, "LABCTL_STATE": str(folder / "state"), "NO_COLOR": "1"}
+
+    @property
+    def keylog(self) -> Path:
+        return self.folder / "state" / "labs" / self.name / "keylog"
+
+    def labctl(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "labctl", *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self, *nodes: str) -> None:
+        self.labctl("up", str(self.topology), *nodes, "--runtime", "namespaces", "--keylog")
+
+    def capture(self, point: str, name: str) -> tuple[subprocess.Popen[bytes], Path]:
+        """A running capture; it listens once its file has a header."""
+        path = self.folder / name
+        command = [sys.executable, "-m", "labctl", "capture", "--lab", self.name, point, "-w", str(path)]
+        process = subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while not (path.exists() and path.stat().st_size):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        return process, path
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Path, Path]]:
+    """The lab, a capture of the registration at the key server, a capture of pings at a member's wire."""
+    lab = Lab(tmp_path_factory.mktemp("tshark"))
+    try:
+        lab.up("ks1", "pe1", "h1", "h2")
+        process, registration = lab.capture("ks1:eth0", "registration.pcapng")
+        lab.up()
+        finish(process)
+        process, data = lab.capture("ce1:eth0", "data.pcapng")
+        lab.labctl("exec", "--lab", lab.name, "h1", "--", "ping", "-c", "3", "-i", "0.2", "-Q", "0xb8", "h2")
+        finish(process)
+        yield lab, registration, data
+    finally:
+        lab.labctl("down", lab.name)
+
+
+def read(tshark: str, path: Path, fields: list[str], *options: str, config: Path) -> list[list[str]]:
+    """Rows of fields."""
+    columns = [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(
+        [tshark, "-r", str(path), "-d", "udp.port==848,isakmp", *options, "-T", "fields", *columns],
+        env={**os.environ, "WIRESHARK_CONFIG_DIR": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def test_a_registration_decrypts_with_the_key_log(
+    tshark: str, captured: tuple[Lab, Path, Path], tmp_path: Path
+) -> None:
+    lab, registration, _ = captured
+    packets = [packet for packet in rdpcap(str(registration)) if UDP in packet and packet[UDP].dport == 848]
+    cookie = bytes(packets[0][UDP].payload)[:8]
+    copy = tmp_path / "copy.pcap"
+    seen: set[bytes] = set()
+    with PcapWriter(str(copy), linktype=1) as writer:
+        for packet in packets:
+            data = bytearray(bytes(packet[UDP].payload))
+            # One member's exchange; its IV chain must not meet a copy of a message (reference 10.1).
+            if data[:8] != cookie or bytes(data) in seen:
+                continue
+            seen.add(bytes(data))
+            if len(seen) <= 2:
+                # tshark learns the algorithms of phase 1 from DOI 1 only (reference 10.1): changed in this copy.
+                assert data[DOI] == (2).to_bytes(4, "big") and data[SITUATION] == bytes(4)
+                data[DOI] = data[SITUATION] = ONE
+            packet[UDP].payload = type(packet[UDP].payload)(bytes(data))
+            del packet[UDP].chksum
+            writer.write(packet)
+    rows = read(tshark, copy, ["isakmp.exchangetype", "isakmp.typepayload"], config=lab.keylog)
+    assert [(kind, payloads.split(",")) for kind, payloads in rows[4:]] == [
+        ("2", ["5", "8", "11"]),
+        ("2", ["5", "8"]),
+        ("32", ["8", "10", "5"]),
+        ("32", ["8", "10", "1", "16"]),  # with the chain nested in SA, behind SAK
+        ("32", ["8"]),
+        ("32", ["8", "18", "17"]),
+    ], rows
+    (group,) = {row[0] for row in read(tshark, copy, ["isakmp.id.data.key_id"], config=lab.keylog) if row[0]}
+    assert group.replace(":", "") == f"{1234:08x}"
+    packets_in_kd = read(tshark, copy, ["isakmp.kd.num_pkt"], config=lab.keylog)[-1][0]
+    assert int(packets_in_kd) == 2, "the KEK and the TEK"
+
+
+def test_the_data_decrypts_with_the_keys_of_the_sa_and_keeps_its_addresses(
+    tshark: str, captured: tuple[Lab, Path, Path]
+) -> None:
+    lab, _, data = captured
+    settings = ("enable_encryption_decode:TRUE", "enable_authentication_check:TRUE", "do_esp_sequence_analysis:FALSE")
+    options = [word for setting in settings for word in ("-o", f"esp.{setting}")] + ["-Y", "esp"]
+    fields = ["ip.src", "ip.dst", "ip.dsfield.dscp", "ip.proto", "icmp.type"]
+    rows = read(tshark, data, fields, *options, config=lab.keylog)
+    assert len(rows) == 6
+    for source, destination, dscp, protocols, kind in rows:
+        there = source.startswith("10.1.1.")
+        outer_and_inner = ("10.1.1.10,10.1.1.10", "10.1.2.10,10.1.2.10")
+        assert (source, destination) == (outer_and_inner if there else outer_and_inner[::-1])
+        assert protocols == "50,1"
+        assert kind == ("8" if there else "0")
+        assert dscp == "46,46"
+
+
+def test_the_key_log_is_for_its_owner_alone(captured: tuple[Lab, Path, Path]) -> None:
+    lab, _, _ = captured
+    assert {path.name for path in lab.keylog.iterdir()} == {"ikev1_decryption_table", "esp_sa"}
+    modes: list[Any] = [path.stat().st_mode & 0o777 for path in (lab.keylog, *lab.keylog.iterdir())]
+    assert modes == [0o700, 0o600, 0o600]
