@@ -45,7 +45,7 @@ test: $(VENV)/.labctl-test
 lint: $(VENV)/.labctl-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/types
 
 bench: $(VENV)/.labctl-test
 	$(BIN)/python -m bench

@@ -17,7 +17,8 @@ def main(count):
     net = Mininet(topo=None, controller=None, build=False, autoSetMacs=False)
     try:
         nodes = [net.addHost(f"r{number}", cls=Node, ip=None) for number in range(count)]
-        for number, (left, right) in enumerate(zip(nodes, nodes[1:])):
+        for number in range(count - 1):
+            left, right = nodes[number], nodes[number + 1]
             names = (f"r{number}-e1", f"r{number + 1}-e0")
             Link(left, right, intfName1=names[0], intfName2=names[1])
             left.cmd(f"ip address add 10.0.{number}.1/30 dev {names[0]}")
