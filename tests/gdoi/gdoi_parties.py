@@ -80,12 +80,13 @@ def key_server(
     secret: bytes = b"LabPsk1",
     policies: Sequence[IsakmpPolicy] = (POLICY,),
     rekeys: bool = True,
+    seed: int = 0,
 ) -> KeyServer:
     return KeyServer(
         [configuration, *more],
         policies,
         [PreSharedKey(member_address(number), secret) for number in range(members)],
-        random=random.Random(f"ks {configuration.address}").randbytes,
+        random=random.Random(f"ks {configuration.address} {seed}").randbytes,
         signing_key=signing_key() if rekeys else None,
     )
 
