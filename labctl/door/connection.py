@@ -218,7 +218,7 @@ class Connection:
             failure = DoorClosed(f"the connection broke: {error}")
         except asyncio.LimitOverrunError:
             failure = DoorClosed("the other side sent a frame over the limit")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             failure = DoorClosed(f"the other side sent a frame that is not of the protocol: {error}")
         except DoorError as error:
             failure = DoorClosed(error.message)

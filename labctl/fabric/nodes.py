@@ -18,6 +18,8 @@ from labctl.topology.plan import PlannedNode
 # A node stands within milliseconds; a machine under heavy load gets this many seconds before we say that it does not.
 BIRTH_TIMEOUT = 30.0
 
+FORK_SERVER_GONE = "the fork server is gone; the supervisor's log says why"
+
 # How often to look whether a container's agent listens by now. It says nothing before it does.
 AGENT_POLL = 0.02
 
@@ -118,6 +120,8 @@ class ForkedNodes:
                 return
             except BlockingIOError:
                 await _writable(self._requests)
+            except BrokenPipeError:
+                raise NodeFailure(FORK_SERVER_GONE) from None
 
     def _read(self) -> None:
         try:
@@ -130,7 +134,7 @@ class ForkedNodes:
             asyncio.get_running_loop().remove_reader(self._requests)
             for future in self._pids.values():
                 if not future.done():
-                    future.set_exception(NodeFailure("the fork server is gone; the supervisor's log says why"))
+                    future.set_exception(NodeFailure(FORK_SERVER_GONE))
             return
         answer: dict[str, Any] = json.loads(data)
         if "exited" in answer:

@@ -19,14 +19,18 @@ async def pass_through(client: Call, agent: Connection, op: str, args: dict[str,
     outbound = asyncio.create_task(_to_agent(client, call))
     queue = _Outgoing(client, lossy=op == "capture")
     writer = asyncio.create_task(queue.write())
+    too_slow = False
     try:
+        # Read to the end in any case: what is left unread would stop the agent's connection for everybody.
         async for item in call:
-            if not queue.put(item):
+            if not too_slow and not queue.put(item):
+                too_slow = True
                 await call.cancel()
-                raise DoorError(
-                    "too-slow", f"{ITEMS_WAITING} items of {op} wait to be read", "read faster, or ask for less"
-                )
         result = await call.result()
+        if too_slow:
+            raise DoorError(
+                "too-slow", f"{ITEMS_WAITING} items of {op} wait to be read", "read faster, or ask for less"
+            )
         queue.end()
         await writer
     finally:

@@ -104,6 +104,9 @@ def _supervisor(control: socket.socket, lab: str, door: Path, logs: Path, agent:
     theirs.close()
     import labctl.fabric.server  # noqa: F401 - while labctl writes its journal, and the fork server imports the agent
 
+    # Whoever is root in a node may send us signals. Without a handler the kernel keeps them from the first process of a
+    # pid namespace (pid_namespaces(7)); Python's own for SIGINT would end the lab. The lab's owner has the door.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if control.recv(3) != b"go\n":
         return 1
     asyncio.run(_serve(control, ours, lab, door, logs))
@@ -135,8 +138,6 @@ async def _serve(control: socket.socket, requests: socket.socket, lab: str, door
     loop = asyncio.get_running_loop()
     fabric = await Fabric.open(lab, ForkedNodes(requests, logs), Records(logs))
     loop.add_signal_handler(signal.SIGCHLD, _reap)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, fabric.shutdown.set)
     print(f"labctl supervisor: lab {lab} since {time.strftime('%F %T')}", file=sys.stderr, flush=True)
     await run(fabric, listen_at(door), control)
 

@@ -1,10 +1,9 @@
-"""A small agent that keeps the door's contract: the fabric's tests need a node that answers, not one that routes keys."""
+"""A small agent that keeps the door's contract: these tests need nodes that answer, not nodes that speak GDOI."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import socket
 from typing import Any
 
@@ -23,11 +22,12 @@ async def _serve(sock: socket.socket) -> None:
 
 
 class StandIn:
-    """Answers boot, status, exec and echo."""
+    """Answers boot, status, exec, echo, and two floods."""
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.configuration: dict[str, Any] = {}
+        self.flooded = 0
 
     async def handle(self, call: Call) -> dict[str, Any]:
         serve = getattr(self, f"_{call.op}", None)
@@ -49,7 +49,7 @@ class StandIn:
         return {}
 
     async def _status(self, call: Call) -> dict[str, Any]:
-        return {"name": self.configuration["name"], "state": "ready", "reason": "", "pid_inside": os.getpid()}
+        return {"name": self.configuration["name"], "state": "ready", "reason": "", "flooded": self.flooded}
 
     async def _exec(self, call: Call) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
@@ -57,7 +57,7 @@ class StandIn:
         )
         assert process.stdout is not None
         cancelled = asyncio.create_task(call.cancelled.wait())
-        cancelled.add_done_callback(lambda task: task.cancelled() or process.kill())
+        cancelled.add_done_callback(lambda task: None if task.cancelled() else process.kill())
         while data := await process.stdout.read(65536):
             await call.send({"stdout_b64": base64.b64encode(data).decode()})
         exit_status = await process.wait()
@@ -76,4 +76,7 @@ class StandIn:
     async def _flood(self, call: Call) -> dict[str, Any]:
         for number in range(call.args["count"]):
             await call.send({"packets": [[number, 0, "x" * 1024]]})
+            self.flooded += 1
         return {"dropped": 0}
+
+    _capture = _flood
