@@ -34,6 +34,7 @@ lab: $(VENV)/.labctl
 	@echo "  $(BIN)/labctl capture pe1:eth0 -w - | tshark -r -  what the provider sees of it: ESP, addresses untouched"
 	@echo "  $(BIN)/labctl logs ks1                             what the key server says"
 	@echo "  $(BIN)/labctl shell ce1                            a shell on a group member"
+	@command -v ping >/dev/null || echo "  (nodes use this machine's programs, and it has no ping yet: apt-get install iputils-ping)"
 	@echo "  $(BIN)/labctl down                                 and it is gone, without a trace"
 
 down: $(VENV)/.labctl
