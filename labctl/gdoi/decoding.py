@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from labctl import crypto
 from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
 from labctl.gdoi import numbers
 from labctl.gdoi.numbers import (
@@ -249,6 +250,10 @@ def _kek(policy: Policy, download: KeyDownload, sequence: int) -> KeyEncryptionK
     signature_key = packets[0].octets(KekKey.SIG_ALGORITHM_KEY)
     if not signature_key:
         raise MalformedMessage("no public key to verify rekeys with")
+    try:
+        crypto.RsaPublicKey.from_der(signature_key)
+    except crypto.SignatureError as error:
+        raise MalformedMessage(f"the public key to verify rekeys with: {error}") from None
     return KeyEncryptionKey(
         policy.kek.spi,
         policy.kek.encryption,
