@@ -18,7 +18,7 @@ from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
 from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
-from labctl.isakmp.errors import InvalidHash, InvalidId, MalformedMessage, NotifyType, PeerError
+from labctl.isakmp.errors import InvalidHash, MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.events import Cause, Phase1Failed
 from labctl.isakmp.header import ExchangeType, PayloadType
 from labctl.isakmp.main_mode import RandomSource, only
@@ -286,7 +286,7 @@ class KeyServer:
         if opened.payloads and isinstance(opened.payloads[0].payload, GroupAssociatedPolicy):
             wanted = opened.payloads[0].payload.value(GapAttribute.SENDER_ID_REQUEST) or 1
         if wanted > MAX_SENDER_IDS:
-            raise InvalidId(f"{wanted} sender IDs at once")
+            raise PeerError(f"{wanted} sender IDs at once", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
         del self._pulls[key]
         group = pull.group
         try:
