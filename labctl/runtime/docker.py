@@ -58,6 +58,10 @@ _STDOUT = 1
 T = TypeVar("T")
 
 
+class _NoFabric(Exception):
+    """The lab's fabric container is not there, or has ended."""
+
+
 class DockerRuntime:
     """Labs of containers, on whatever engine the environment names."""
 
@@ -102,7 +106,7 @@ class DockerRuntime:
         await self._api()
         try:
             sock = await self._run(self._open_stream, paths.name)
-        except NotFound:
+        except _NoFabric:
             raise LabNotRunning(
                 f"lab {paths.name} is not running", "`labctl up` starts it; `labctl down` clears what is left of it"
             ) from None
@@ -264,12 +268,15 @@ class DockerRuntime:
         for identity, node in self._containers(lab):
             if node == FABRIC:
                 return identity
-        raise NotFound(f"lab {lab} has no fabric container")
+        raise _NoFabric(f"lab {lab} has no fabric container")
 
     def _check_alive(self, lab: str) -> None:
         """Raises RuntimeFailure with the fabric's last words once its container has ended."""
         with engine_failures(f"look at the fabric of lab {lab}"):
-            identity = self._fabric_identity(lab)
+            try:
+                identity = self._fabric_identity(lab)
+            except _NoFabric as error:
+                raise RuntimeFailure(f"{error}: somebody removed it") from None
             if not self._client.inspect_container(identity)["State"]["Running"]:
                 words = self._client.logs(identity, tail=3).decode(errors="replace").strip()
                 raise RuntimeFailure(
@@ -285,7 +292,7 @@ class DockerRuntime:
                 )
             except Exception as error:
                 if "is not running" in str(error):
-                    raise NotFound(f"the fabric of lab {lab} does not run") from None
+                    raise _NoFabric(f"the fabric of lab {lab} does not run") from None
                 raise
             stream = self._client.exec_start(started["Id"], socket=True)
         raw = getattr(stream, "_sock", stream)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labctl.configuration import NodeConfiguration, NodeKind, to_json
 from labctl.topology.checks import CheckSpec
@@ -48,8 +48,11 @@ class PlannedNode:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the configuration: `up` compares it to say what a changed topology would replace."""
-        text = json.dumps(to_json(self.configuration), sort_keys=True)
+        """SHA-256 of the configuration: `up` compares it to say what a changed topology would replace.
+
+        Without the names of other nodes: a node that comes or goes must not replace all the others.
+        """
+        text = json.dumps(to_json(replace(self.configuration, hosts={})), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

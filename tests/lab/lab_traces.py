@@ -1,4 +1,4 @@
-"""What a lab leaves on a machine: processes, namespaces, mounts, links, files. Found by the label of a test's own state folder.
+"""What a lab leaves on a machine: processes, namespaces, mounts, links, files. Found by a test's own state folder.
 
 Every process of a lab has `LABCTL_STATE` in its environment, inherited from the labctl that a test started.
 """
@@ -43,10 +43,23 @@ def namespaces_of(pids: dict[int, str]) -> set[str]:
     return found
 
 
-def existing_namespaces() -> set[str]:
-    """The inodes of every namespace on this machine that lsns(8) can see."""
-    done = subprocess.run(["lsns", "--json", "--output", "NS"], capture_output=True, text=True, check=True)
-    return {str(item["ns"]) for item in json.loads(done.stdout)["namespaces"]}
+def existing_namespaces(state: Path) -> set[str]:
+    """The inodes of every namespace that lsns(8) sees and that labs of that state folder hold.
+
+    The kernel gives numbers again at once: one that a lab of another test got meanwhile is no trace.
+    """
+    done = subprocess.run(["lsns", "--json", "--output", "NS,PID"], capture_output=True, text=True, check=True)
+    held = {(str(item["ns"]), int(item["pid"] or 0)) for item in json.loads(done.stdout)["namespaces"]}
+    label = f"LABCTL_STATE={state}".encode()
+    found = set()
+    for inode, pid in held:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else [label]
+        except OSError:
+            continue  # it ended while we looked
+        if label in environment:
+            found.add(inode)
+    return found
 
 
 def host_links() -> set[str]:
@@ -89,7 +102,7 @@ class Machine:
     def traces(self, namespaces: set[str]) -> list[str]:
         """What the labs of this state left, in words; `namespaces` are those they had."""
         left = [f"process {pid}: {command}" for pid, command in processes(self.state).items()]
-        left += [f"namespace {inode}" for inode in namespaces & existing_namespaces()]
+        left += [f"namespace {inode}" for inode in namespaces & existing_namespaces(self.state)]
         left += [f"link {name}" for name in host_links() - self.links]
         left += [
             f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line
