@@ -22,7 +22,7 @@ DOOR_STATUSES = {
     "unknown-node": ExitStatus.NO_LAB,
     "system": ExitStatus.ENVIRONMENT,
     "not-executable": ExitStatus.NOT_EXECUTABLE,
-    "not-found": ExitStatus.NOT_FOUND,
+    "command-not-found": ExitStatus.NOT_FOUND,
 }
 
 
