@@ -142,6 +142,7 @@ def test_keys_are_kept_for_who_asked_and_for_nobody_else(lab: Labctl) -> None:
 def capture(lab: Labctl, *words: str) -> list[dict[str, Any]]:
     """Capture with labctl while h1 pings h2; what tshark reads."""
     path = lab.folder / "capture.pcapng"
+    path.unlink(missing_ok=True)
     process = lab.start("capture", *words, "-w", str(path))
     wait_for_header(path, process)
     lab("exec", "h1", "--", "ping", "-c", "3", "-i", "0.2", "h2")
