@@ -1,0 +1,17 @@
+"""A chain of routers: the lab that the runtimes and the peers build alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NODES = 30
+
+
+def write_chain(folder: Path, name: str, nodes: int = NODES) -> Path:
+    """A topology of `nodes` provider routers in a row, r0 to rN."""
+    names = [f"r{number}" for number in range(nodes)]
+    lines = [f"name: {name}", "nodes:", *(f"  {node}: p" for node in names), "links:"]
+    lines += [f"  - {left} -- {right}" for left, right in zip(names, names[1:], strict=False)]
+    path = folder / f"{name}.yml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
