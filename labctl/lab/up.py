@@ -16,6 +16,7 @@ from typing import Any
 
 from labctl.configuration import to_json
 from labctl.door import Connection
+from labctl.door.connection import EventHandler
 from labctl.lab.changes import Changes, compare
 from labctl.lab.directory import LabDirectory, write_private
 from labctl.lab.down import destroy
@@ -98,7 +99,7 @@ async def _make(directory: LabDirectory, plan: Plan, secret: bytes, request: UpR
         keep_plan(directory, plan)
         timing = Timing(journal, progress)
         with timing.phase("start"):
-            connection = await runtime.start(directory, plan, journal.record)
+            connection = await runtime.start(directory, plan, journal.record, on_event=_notes(progress))
         try:
             names = request.nodes or tuple(node.name for node in plan.nodes)
             await _build(connection, runtime, directory, plan, names, timing, progress)
@@ -238,6 +239,16 @@ async def _wait(
 async def _keys(connection: Connection, directory: LabDirectory, plan: Plan) -> None:
     if any(node.configuration.keylog for node in plan.nodes):
         await collect(connection, directory)
+
+
+def _notes(progress: Progress) -> EventHandler:
+    """A runtime that takes long, because it builds an image, says what it does."""
+
+    def note(event: dict[str, Any]) -> None:
+        if event.get("type") == "progress":
+            progress(Note(str(event["text"])))
+
+    return note
 
 
 def _node_changed(item: dict[str, Any]) -> NodeChanged:

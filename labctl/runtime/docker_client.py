@@ -37,12 +37,14 @@ FORWARD = "forward its socket: ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock
 
 
 def open_client() -> Any:
-    """A client of the engine that the environment or the docker context names. Raises RuntimeFailure with the remedy."""
+    """A client of the engine that the environment or the docker context names. Raises RuntimeFailure."""
     try:
         settings = _settings()
         base = str(settings.get("base_url", ""))
         if base.startswith("ssh:") or settings.get("tls"):
-            raise RuntimeFailure(f"the Docker engine at {base} is behind ssh or TLS, which labctl does not speak", FORWARD)
+            raise RuntimeFailure(
+                f"the Docker engine at {base} is behind ssh or TLS, which labctl does not speak", FORWARD
+            )
         client = APIClient(version="auto", timeout=TIMEOUT_SECONDS, num_pools=POOL_SIZE, **settings)
     except InvalidVersion:
         raise _too_old(f"an API older than {MINIMUM_DOCKER_API_VERSION}") from None
@@ -54,7 +56,7 @@ def open_client() -> Any:
 
 
 def _settings() -> dict[str, Any]:
-    settings: dict[str, Any] = kwargs_from_env()
+    settings: dict[str, Any] = {**kwargs_from_env()}
     if os.environ.get("DOCKER_HOST"):
         return settings
     # Desktop and rootless engines listen elsewhere, and say so by a context.

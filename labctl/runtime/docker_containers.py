@@ -1,4 +1,4 @@
-"""The containers of labs: what each may do, and how they are made, found and removed. Blocking; docker.py has the threads.
+"""The containers of labs: what each may do, and how they are made, found and removed. Blocking: docker.py has threads.
 
 Everything made carries the labels below; what is left of a lab is found by them, never by name patterns. No network,
 volume or file is made, so containers are all there is to remove.
@@ -10,7 +10,6 @@ make it begins, and lists the container when that request ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +56,11 @@ class Container:
     def __str__(self) -> str:
         return f"{self.node} ({self.identity[:12]})"
 
+    @property
+    def is_owned(self) -> bool:
+        """True while the directory of the lab that made it exists on this machine."""
+        return _exists(self.state_folder)
+
 
 class Containers:
     """The containers of one engine."""
@@ -65,9 +69,9 @@ class Containers:
         self._client = client
 
     def of(self, lab: LabPaths) -> list[Container]:
-        """The lab's own, the fabric first; of a lab whose directory is lost, every one that carries the lab's name."""
-        lost = not lab.path.exists()
-        return [item for item in self.named(lab.name) if lost or item.state_folder == str(lab.path)]
+        """The lab's own, the fabric first. A lab without a directory owns what nobody else's directory stands for."""
+        own, lost = _folder(lab), not _exists(_folder(lab))
+        return [item for item in self.named(lab.name) if item.state_folder == own or (lost and not item.is_owned)]
 
     def named(self, lab: str) -> list[Container]:
         """All that carry the lab's name, whoever made them, the fabric first."""
@@ -78,6 +82,19 @@ class Containers:
             for item in found
         ]
         return sorted(made, key=lambda item: (item.node != FABRIC, item.node))
+
+    def refuse_foreign(self, lab: LabPaths) -> None:
+        """Raises RuntimeFailure if another state folder has a lab of this name on the engine."""
+        for item in self.named(lab.name):
+            if item.state_folder == _folder(lab):
+                continue
+            remedy = f"'labctl down {lab.name}' removes it"
+            if item.is_owned:
+                remedy = f"LABCTL_STATE={Path(item.state_folder).parent.parent} labctl down {lab.name}"
+            raise RuntimeFailure(
+                f"this engine has a lab {lab.name} already, whose state is in {item.state_folder or 'no folder'}",
+                f"give this one another name, or take that one down: {remedy}",
+            )
 
     def fabric(self, lab: LabPaths) -> Container:
         """The fabric's container. Raises Gone."""
@@ -136,7 +153,7 @@ class Containers:
                 if "already in use" not in error.message:
                     raise
             else:
-                return Container(made["Id"], node, str(lab.path))
+                return Container(made["Id"], node, _folder(lab))
             named = [item for item in self.named(lab.name) if item.node == node]
             if named:
                 return next((item for item in named if item in self.of(lab)), None)
@@ -206,20 +223,21 @@ class Containers:
         )
 
 
-def in_order(containers: list[Container], remove: Callable[[Container], None]) -> None:
-    """Remove one after another, in their order."""
-    for item in containers:
-        remove(item)
-
-
-def foreign(containers: list[Container], lab: LabPaths) -> Path | None:
-    """The directory of another lab of this name, if one has containers."""
-    return next((Path(item.state_folder) for item in containers if item.state_folder != str(lab.path)), None)
-
-
 def _name(lab: str, node: str) -> str:
     return f"labctl-{lab}-{'fabric' if node == FABRIC else node}"
 
 
 def _labels(lab: LabPaths, node: str) -> dict[str, str]:
-    return {LAB_LABEL: lab.name, NODE_LABEL: node, STATE_LABEL: str(lab.path)}
+    return {LAB_LABEL: lab.name, NODE_LABEL: node, STATE_LABEL: _folder(lab)}
+
+
+def _folder(lab: LabPaths) -> str:
+    return str(lab.path.absolute())
+
+
+def _exists(folder: str) -> bool:
+    """Whether there is such a directory; one that we may not look at is somebody's."""
+    try:
+        return bool(folder) and Path(folder).exists()
+    except PermissionError:
+        return True

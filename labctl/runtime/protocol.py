@@ -88,7 +88,10 @@ class Runtime(Protocol):
     async def start(
         self, paths: LabPaths, plan: Plan, record: Record, *, on_event: EventHandler | None = None
     ) -> Connection:
-        """Start the supervisor or the fabric container, without nodes. Returns a greeted connection to its door."""
+        """Start the supervisor or the fabric container, without nodes. Returns a greeted connection to its door.
+
+        What takes long meanwhile reaches `on_event` as `{"type": "progress", "text"}`.
+        """
 
     async def connect(self, paths: LabPaths, *, on_event: EventHandler | None = None) -> Connection:
         """A greeted connection to the door of a running lab. Raises LabNotRunning."""
