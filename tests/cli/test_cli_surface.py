@@ -126,7 +126,7 @@ def test_a_wrong_option_says_where_the_help_is(labctl: Labctl) -> None:
         (RuntimeFailure("no engine", "start it"), 4, "labctl: no engine. Start it.\n"),
         (LabNotRunning("not running", "up"), 5, "labctl: not running. Up.\n"),
         (DoorError("node-down", "the agent died"), 6, "labctl: the agent died.\n"),
-        (DoorError("not-found", "foo: no such command"), 127, "labctl: foo: no such command.\n"),
+        (DoorError("command-not-found", "foo: no such command"), 127, "labctl: foo: no such command.\n"),
         (DoorError("system", "no room", "make some"), 4, "labctl: no room. Make some.\n"),
         (DoorClosed("gone"), 5, "labctl: the lab went away: gone. 'labctl ps' says what is left.\n"),
         (TopologyErrors([Problem("t.yml", 3, 5, "no such node", "ce1?")]), 2, "t.yml:3:5: no such node. ce1?\n"),

@@ -60,11 +60,11 @@ def second_host() -> tuple[int, int]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reader)
+        os.set_inheritable(writer, True)
         os.execvp("unshare", ["unshare", "-n", "sh", "-c", f"echo up >&{writer}; exec sleep 60"])
-    os.set_inheritable(writer, True)
     os.close(writer)
     os.read(reader, 8)
+    os.close(reader)
     sh("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns", str(child))
     sh("ip", "address", "add", f"{CHARON.address}/24", "dev", "veth0")
     for name in ("lo", "veth0"):
