@@ -1,0 +1,104 @@
+"""tshark decrypts and authenticates what each transform sends, with the lines of our own key log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import wrpcap
+
+from labctl.configuration import Cipher, Integrity, TransformSet
+from labctl.esp import SecurityAssociation
+from labctl.gdoi.policy import TrafficEncryptionKey
+from labctl.node.keylog import esp_line
+
+TRANSFORMS = [
+    TransformSet(Cipher.AES_GCM, 128),
+    TransformSet(Cipher.AES_GCM, 192),
+    TransformSet(Cipher.AES_GCM, 256),
+    TransformSet(Cipher.AES_CBC, 128, Integrity.SHA1),
+    TransformSet(Cipher.AES_CBC, 192, Integrity.SHA256),
+    TransformSet(Cipher.AES_CBC, 256, Integrity.SHA384),
+    TransformSet(Cipher.AES_CBC, 256, Integrity.SHA512),
+    TransformSet(Cipher.TRIPLE_DES, 192, Integrity.SHA1),
+    TransformSet(Cipher.NULL, 0, Integrity.SHA256),
+]
+INTEGRITY_OCTETS = {
+    Integrity.NONE: 0,
+    Integrity.SHA1: 20,
+    Integrity.SHA256: 32,
+    Integrity.SHA384: 48,
+    Integrity.SHA512: 64,
+}
+FIELDS = ("esp.spi", "esp.icv_good", "esp.icv_bad", "ip.src", "ip.dst", "ip.dsfield.dscp", "icmp.seq")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[str]]]:
+    """What tshark reads of one capture of all transforms, two senders each, by SPI."""
+    tshark = shutil.which("tshark")
+    if tshark is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("tshark is not installed (.ci/packages installs it)")
+        pytest.skip("tshark is not installed (.ci/packages installs it)")
+    folder = tmp_path_factory.mktemp("esp")
+    source = Random(1)
+    lines, packets = [], []
+    for number, transform in enumerate(TRANSFORMS):
+        spi = 0x1000 + number
+        key = source.randbytes(transform.key_bits // 8 + (4 if transform.uses_counter_mode else 0))
+        integrity = source.randbytes(INTEGRITY_OCTETS[transform.integrity])
+        lines.append(esp_line(TrafficEncryptionKey(spi, transform, key, integrity, 3600, 3600)))
+        for sender in (1, 2):
+            sa = SecurityAssociation(
+                spi, transform, key, integrity, random=source.randbytes, sender_id=sender, sender_id_bits=24
+            )
+            inner = IP(src=f"10.1.{sender}.10", dst="10.1.9.10", tos=0xB8) / ICMP(seq=sender) / Raw(bytes(56))
+            packets.append(Ether() / IP(sa.encapsulate(bytes(inner))))
+    damaged = bytearray(bytes(packets[0]))
+    damaged[-1] ^= 1
+    packets.append(Ether(bytes(damaged)))
+    wrpcap(str(folder / "esp.pcap"), packets)
+    (folder / "esp_sa").write_text("\n".join(lines) + "\n")
+    return read(tshark, folder)
+
+
+def read(tshark: str, folder: Path) -> dict[int, list[list[str]]]:
+    settings = ("enable_encryption_decode:TRUE", "enable_authentication_check:TRUE", "do_esp_sequence_analysis:FALSE")
+    options = [word for setting in settings for word in ("-o", f"esp.{setting}")]
+    columns = [word for field in FIELDS for word in ("-e", field)]
+    done = subprocess.run(
+        [tshark, "-r", str(folder / "esp.pcap"), *options, "-T", "fields", *columns],
+        env={**os.environ, "WIRESHARK_CONFIG_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: dict[int, list[list[str]]] = {}
+    for line in done.stdout.splitlines():
+        spi, *rest = line.split("\t")
+        found.setdefault(int(spi, 16), []).append(rest)
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(TRANSFORMS)), ids=lambda number: str(TRANSFORMS[number]))
+def test_tshark_authenticates_and_decrypts_both_senders(rows: dict[int, list[list[str]]], number: int) -> None:
+    seen = rows[0x1000 + number][:2]
+    for sender, (good, bad, sources, destinations, dscp, sequence) in zip((1, 2), seen, strict=True):
+        assert (good, bad) in {("1", "0"), ("True", "False")}
+        assert sources == f"10.1.{sender}.10,10.1.{sender}.10"
+        assert destinations == "10.1.9.10,10.1.9.10"
+        assert (dscp, sequence) == ("46,46", str(sender))
+
+
+def test_tshark_sees_a_damaged_icv(rows: dict[int, list[list[str]]]) -> None:
+    good, bad, *_ = rows[0x1000][2]
+    assert (good, bad) in {("0", "1"), ("False", "True")}
