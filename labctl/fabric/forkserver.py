@@ -39,7 +39,12 @@ def serve(requests: socket.socket, agent: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     module, _, function = agent.partition(":")
-    run: RunAgent = getattr(importlib.import_module(module), function)
+    loaded = importlib.import_module(module)
+    run: RunAgent = getattr(loaded, function)
+    # What key servers and members need beside it: imported here once, it is shared; imported by each, it is not.
+    preload: Callable[[], None] | None = getattr(loaded, "preload", None)
+    if preload is not None:
+        preload()
     # What exists now is shared by all nodes: collecting it in each would copy it.
     gc.collect()
     gc.freeze()
