@@ -99,6 +99,7 @@ class GroupMember:
         pre_shared_keys: Sequence[PreSharedKey],
         *,
         random: RandomSource,
+        initial_contact: bool = True,
         limits: Limits | None = None,
         timing: Timing | None = None,
     ) -> None:
@@ -121,7 +122,12 @@ class GroupMember:
         self._timers: Timers[_Timer] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._isakmp = IsakmpEndpoint(
-            self, policies=policies, pre_shared_keys=pre_shared_keys, random=random, limits=limits
+            self,
+            policies=policies,
+            pre_shared_keys=pre_shared_keys,
+            random=random,
+            initial_contact=initial_contact,
+            limits=limits,
         )
 
     # The sans-IO interface.

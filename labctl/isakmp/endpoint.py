@@ -117,7 +117,10 @@ _HINTS = {
 
 
 class IsakmpEndpoint:
-    """Phase 1 on one port. Not bound to an address: replies leave from where the request came to."""
+    """Phase 1 on one port. Not bound to an address: replies leave from where the request came to.
+
+    `initial_contact`: nobody else at our address holds SAs with the same peers, so a new one replaces all.
+    """
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class IsakmpEndpoint:
         pre_shared_keys: Sequence[PreSharedKey],
         random: RandomSource,
         relaxed_doi: bool = True,
+        initial_contact: bool = True,
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -135,6 +139,7 @@ class IsakmpEndpoint:
         self._secrets: Mapping[IPv4Address, bytes] = {key.peer: key.secret for key in pre_shared_keys}
         self._random = random
         self._relaxed_doi = relaxed_doi
+        self._initial_contact = initial_contact
         self._associations: OrderedDict[bytes, Phase1Sa] = OrderedDict()
         self._half_open: dict[bytes, _HalfOpen] = {}
         self._by_initiator: dict[tuple[Endpoint, bytes], bytes] = {}
@@ -424,7 +429,7 @@ class IsakmpEndpoint:
 
     def _terms(self, local: Endpoint, secret: bytes) -> Terms:
         identity = Identification.ipv4(local.address)
-        return Terms(self._policies, secret, identity, self._relaxed_doi, self._random)
+        return Terms(self._policies, secret, identity, self._relaxed_doi, self._random, self._initial_contact)
 
     def _inform(self, sa: Phase1Sa, payload: Payload) -> None:
         message_id = self.new_message_id()

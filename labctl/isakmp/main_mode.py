@@ -71,6 +71,7 @@ class Terms:
     identity: Identification
     relaxed_doi: bool
     random: RandomSource
+    initial_contact: bool = True
 
 
 class MainMode:
@@ -209,7 +210,7 @@ class MainMode:
     def _identity_payloads(self) -> list[Payload]:
         identity = self._terms.identity
         proof = HashPayload(self._expected_proof(identity.pack(), of_initiator=self.initiator))
-        if not self.initiator:
+        if not self.initiator or not self._terms.initial_contact:
             return [identity, proof]
         # We keep no SA with a peer beside a new one, so every phase 1 of ours is an initial contact.
         contact = Notification(NotifyType.INITIAL_CONTACT, Doi.IPSEC, spi=self.cookies)

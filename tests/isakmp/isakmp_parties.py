@@ -65,6 +65,7 @@ class Party:
         relaxed_doi: bool = True,
         limits: Limits | None = None,
         seed: int = 0,
+        initial_contact: bool = True,
     ) -> None:
         self.address = address
         self.seen = Recorder()
@@ -75,6 +76,7 @@ class Party:
             pre_shared_keys=[PreSharedKey(peer.address, key) for peer, key in (keys or {}).items()],
             random=source.randbytes,
             relaxed_doi=relaxed_doi,
+            initial_contact=initial_contact,
             limits=limits,
         )
 

@@ -224,3 +224,13 @@ def test_a_notification_reaches_the_other_side(pair: tuple[Party, Party]) -> Non
     server.isakmp.notify(server.seen.established[0], NotifyType.INVALID_ID_INFORMATION)
     deliver([member, server], 1)
     assert [notification.name for notification in member.seen.notifications] == ["INVALID-ID-INFORMATION"]
+
+
+def test_two_parties_at_one_address_keep_an_association_each() -> None:
+    server = Party(SERVER, keys={MEMBER: b"k"})
+    for seed in (1, 2):
+        party = Party(MEMBER, keys={SERVER: b"k"}, seed=seed, initial_contact=False)
+        party.isakmp.initiate(MEMBER, SERVER, 0)
+        deliver([party, server], 0)
+        assert party.seen.established
+    assert len(server.isakmp.associations) == 2

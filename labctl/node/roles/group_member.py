@@ -25,7 +25,12 @@ class GroupMemberRole:
         self._associations = Associations()
         configuration = world.configuration
         self._party = GroupMember(
-            membership, configuration.isakmp_policies, configuration.pre_shared_keys, random=os.urandom
+            membership,
+            configuration.isakmp_policies,
+            configuration.pre_shared_keys,
+            random=os.urandom,
+            # Another membership of this node may hold a phase 1 with the same key server, from the same address.
+            initial_contact=len(configuration.memberships) == 1,
         )
         self._driver = PartyDriver(
             self._party, world.clock, world.port, self._take, world.changed, membership.key_servers
