@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import os
 import signal
 import sys
@@ -102,7 +103,7 @@ async def read_descriptor(descriptor: int) -> AsyncIterator[bytes]:
                 data = b""  # the terminal is gone: that is the end of input
             try:
                 asyncio.run_coroutine_threadsafe(chunks.put(data), loop).result()
-            except (RuntimeError, asyncio.CancelledError):
+            except (RuntimeError, asyncio.CancelledError, concurrent.futures.CancelledError):
                 return  # the loop ended while we waited for input
             if not data:
                 return
