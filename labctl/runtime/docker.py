@@ -39,12 +39,12 @@ T = TypeVar("T")
 
 
 class DockerRuntime:
-    """Labs of containers, on whatever engine the environment names."""
+    """Labs of containers, on the engine of `client`, or on whatever engine the environment names."""
 
     name = "docker"
 
-    def __init__(self) -> None:
-        self._client: Any = None
+    def __init__(self, client: Any = None) -> None:
+        self._client = client
         self._pumps: set[Pump] = set()
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="docker")
 
