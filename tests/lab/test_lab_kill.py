@@ -18,6 +18,13 @@ from lab_traces import Machine, docker_objects, namespaces_of, processes, requir
 MOMENTS = 20
 SEED = int(os.environ.get("LABCTL_SEED") or random.SystemRandom().randrange(1_000_000))
 
+on_namespaces = pytest.mark.parametrize(
+    "runtime_name", [pytest.param("namespaces", marks=pytest.mark.lab)], indirect=True
+)
+on_docker = pytest.mark.parametrize(
+    "runtime_name", [pytest.param("docker", marks=[pytest.mark.lab, pytest.mark.docker])], indirect=True
+)
+
 TEXT = (Path(__file__).resolve().parents[2] / "topologies/two-sites.yml").read_text()
 
 
@@ -80,17 +87,14 @@ def test_up_that_is_told_to_stop_rolls_back_by_itself(fresh: Labctl, number: sig
             break
     had = namespaces_of(processes(fresh.state))
     status, _, err = finish(process, number)
-    if status == 0:
-        pytest.skip("the lab was up before the signal came")
     assert status == (130 if number is signal.SIGINT else 143)
     assert "rolling back" in err
     assert "Traceback" not in err
     assert before.traces(had) == []
 
 
+@on_namespaces
 def test_kill_9_of_the_supervisor_during_up_is_an_error_and_leaves_nothing(fresh: Labctl) -> None:
-    if fresh.runtime != "namespaces":
-        pytest.skip("docker's fabric container has a test of its own below")
     process = fresh.start("up", "--runtime", fresh.runtime)
     supervisor = supervisor_of(fresh, process)
     os.kill(supervisor, signal.SIGKILL)
@@ -99,9 +103,8 @@ def test_kill_9_of_the_supervisor_during_up_is_an_error_and_leaves_nothing(fresh
     assert "Traceback" not in err
 
 
+@on_namespaces
 def test_kill_9_of_the_supervisor_of_a_lab_that_is_up(fresh: Labctl) -> None:
-    if fresh.runtime != "namespaces":
-        pytest.skip("docker's fabric container has a test of its own below")
     fresh.up()
     had = namespaces_of(processes(fresh.state))
     pids = [pid for pid, command in processes(fresh.state).items() if "--supervise" in command]
@@ -115,9 +118,8 @@ def test_kill_9_of_the_supervisor_of_a_lab_that_is_up(fresh: Labctl) -> None:
     assert had
 
 
+@on_docker
 def test_kill_9_of_the_fabric_container_of_a_lab_that_is_up(fresh: Labctl) -> None:
-    if fresh.runtime != "docker":
-        pytest.skip("namespaces has a supervisor instead, above")
     fresh.up()
     names = subprocess.run(
         ["docker", "ps", "--filter", "label=labctl.lab=killed", "--format", "{{.Names}}"],
@@ -131,16 +133,13 @@ def test_kill_9_of_the_fabric_container_of_a_lab_that_is_up(fresh: Labctl) -> No
     assert lab["state"] == "dead"
 
 
+@on_namespaces
 def test_kill_9_of_an_agent_during_up_names_the_node(fresh: Labctl) -> None:
-    if fresh.runtime != "namespaces":
-        pytest.skip("an agent under docker is its container; killing it is the engine's business")
     process = fresh.start("up", "--runtime", fresh.runtime)
-    agent = agent_of(fresh, process)
-    if agent is None:
-        process.communicate(timeout=TIMEOUT)
-        pytest.skip("the lab was up before an agent could be killed")
+    kill_an_agent(fresh, process)
     _, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode in (0, 6), err
+    assert process.returncode == 6, err
+    assert "killed by SIGKILL" in err or "ended at once" in err
     assert "Traceback" not in err
 
 
@@ -157,7 +156,7 @@ def supervisor_of(labctl: Labctl, process: subprocess.Popen[str]) -> int:
                 return int(made["pid"])
 
 
-def agent_of(labctl: Labctl, process: subprocess.Popen[str]) -> int | None:
+def kill_an_agent(labctl: Labctl, process: subprocess.Popen[str]) -> None:
     """Kill an agent as soon as there is one: it has a network namespace that neither we nor the supervisor have."""
     while process.poll() is None:
         pids = [pid for pid, command in processes(labctl.state).items() if "--supervise" in command]
@@ -167,8 +166,8 @@ def agent_of(labctl: Labctl, process: subprocess.Popen[str]) -> int | None:
         for pid in pids:
             if (found := network_of(pid)) is not None and found not in others:
                 os.kill(pid, signal.SIGKILL)
-                return pid
-    return None
+                return
+    raise AssertionError("up ended before there was an agent")
 
 
 def network_of(pid: int) -> Path | None:

@@ -17,10 +17,11 @@ from xml.etree import ElementTree
 
 import pytest
 from lab_command import TIMEOUT, Labctl, finish
-from lab_traces import Machine, namespaces_of, processes
+from lab_traces import Machine, docker_objects, namespaces_of, processes
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
-TEXT = (TOPOLOGIES / "two-sites.yml").read_text()
+# A name of its own: a Docker engine is one place for the labs of every test.
+TEXT = (TOPOLOGIES / "two-sites.yml").read_text().replace("name: two-sites", "name: life")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_events_are_ndjson_and_hold_no_key(lab: Labctl) -> None:
 
 
 def test_keys_are_kept_for_who_asked_and_for_nobody_else(lab: Labctl) -> None:
-    folder = lab.state / "labs/two-sites/keylog"
+    folder = lab.state / "labs/life/keylog"
     for table in ("ikev1_decryption_table", "esp_sa"):
         assert (folder / table).read_text()
         assert (folder / table).stat().st_mode & 0o777 == 0o600
@@ -280,7 +281,7 @@ def test_a_changed_topology_is_said_then_applied_node_by_node(lab: Labctl) -> No
 def test_some_nodes_then_the_rest_then_down_twice(runtime_name: str, machine: Labctl, tmp_path: Path) -> None:
     own = Labctl(tmp_path / "state", tmp_path, runtime_name)
     before = Machine.before(own.state)
-    (tmp_path / "net.yml").write_text(TEXT.replace("name: two-sites", "name: part"))
+    (tmp_path / "net.yml").write_text(TEXT.replace("name: life", "name: part"))
     own.up("pe1", "h1", "ce1", "ks1")
     assert own.nodes()["h2"]["state"] == "down"
     own.up()
@@ -290,4 +291,6 @@ def test_some_nodes_then_the_rest_then_down_twice(runtime_name: str, machine: La
     assert before.traces(had) == []
     assert "nothing to take down" in own("down").stdout
     assert "nothing to take down" in own("down", "part").stdout
+    if runtime_name == "docker":
+        assert docker_objects("labctl.lab=part") == []
     assert before.traces(had) == []
