@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +63,10 @@ def containers(client: Any, lab: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.fixture
-def lab(engine: Any, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+@pytest.fixture(scope="module")
+def lab(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A running two-sites lab: its name and state folder."""
-    name = f"d{os.getpid()}"
+    name, tmp_path = f"d{os.getpid()}", tmp_path_factory.mktemp("lab")
     try:
         labctl(tmp_path, "up", str(topology(tmp_path, name)), "--runtime", "docker")
         yield name, tmp_path
@@ -95,6 +96,22 @@ def test_sites_reach_each_other_and_the_containers_have_what_they_need_and_no_mo
             assert host["PidMode"] == "" and "no-new-privileges" in host["SecurityOpt"]
 
 
+def test_a_node_may_touch_packets_and_little_else(lab: tuple[str, Path]) -> None:
+    _, state = lab
+
+    def inside(command: str, status: int = 0) -> str:
+        return labctl(state, "exec", "h1", "--", "sh", "-c", command, status=status)
+
+    assert "CapEff:\t0000000000003000" in inside("cat /proc/self/status"), "NET_ADMIN and NET_RAW (capabilities(7))"
+    assert "NoNewPrivs:\t1" in inside("cat /proc/self/status")
+    inside("touch /etc/x 2>/dev/null || touch /opt/labctl/x 2>/dev/null", status=1)
+    inside("touch /tmp/x /run/x /root/x /var/tmp/x /var/log/x")
+    # Only the lab's names are known; nobody waits for a name server of the host's.
+    assert inside("getent hosts ce2").split()[1] == "ce2"
+    inside("timeout 2 getent hosts nosuch.example", status=2)
+    inside("for tool in ip nft ping ps traceroute iperf3; do command -v $tool || exit; done")
+
+
 def test_after_the_fabric_was_killed_down_removes_everything(engine: Any, tmp_path: Path) -> None:
     name = f"k{os.getpid()}"
     labctl(tmp_path, "up", str(topology(tmp_path, name)), "--runtime", "docker")
@@ -105,9 +122,7 @@ def test_after_the_fabric_was_killed_down_removes_everything(engine: Any, tmp_pa
     labctl(tmp_path, "down", name)
 
 
-def test_two_labs_live_side_by_side(
-    engine: Any, lab: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_two_labs_live_side_by_side(engine: Any, lab: tuple[str, Path]) -> None:
     _, state = lab
     name = f"o{os.getpid()}"
     try:
@@ -126,9 +141,26 @@ def test_the_image_says_from_which_code_it_was_made(engine: Any) -> None:
     assert engine.inspect_image(image.IMAGE)["Config"]["Labels"][image.SOURCE_LABEL] == image.source_digest()
 
 
-def test_without_an_engine_the_message_tells_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    with pytest.raises(RuntimeFailure) as caught:
-        open_client()
-    assert "no Docker engine answers" in caught.value.message
-    assert "--runtime namespaces" in caught.value.hint
+def test_a_change_of_the_code_makes_only_the_last_layers_anew(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def layers(name: str) -> list[str]:
+        found: list[str] = engine.inspect_image(name)["RootFS"]["Layers"]
+        return found
+
+    current = layers(image.IMAGE)
+    copy = tmp_path / "labctl"
+    shutil.copytree(image.package_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(image.recipe_folder(), tmp_path / "images")
+    (copy / "node/changed.py").write_text("CHANGED = True\n")
+    base = image.state(engine).base
+    monkeypatch.setattr(image, "package_folder", lambda: copy)
+    monkeypatch.setattr(image, "IMAGE", f"labctl-node:test{os.getpid()}")
+    assert image.state(engine).identity is None
+    try:
+        built = image.build(base, client=engine)
+        assert image.ensure(client=engine) == built, "nothing to do"
+        assert layers(image.IMAGE)[:-2] == current[:-2]
+        assert layers(image.IMAGE)[-2:] != current[-2:]
+    finally:
+        engine.remove_image(image.IMAGE)
