@@ -109,7 +109,7 @@ class NatDiscovery:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A payload that is carried, not understood: certificates and their requests, for now of no use with PSK."""
+    """A payload that is carried, not understood: certificates and their requests, which pre-shared keys do not use."""
 
     TYPE: ClassVar[int] = PayloadType.CERT
     data: bytes
