@@ -11,12 +11,16 @@ from labctl.cli.progress import PHASES
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from labctl.checks import CheckResult
     from labctl.lab.doctor import Diagnosis
     from labctl.lab.down import DownReport
     from labctl.lab.ps import LabStatus, NodeStatus
     from labctl.lab.up import UpReport
+
+COLUMNS = ("NODE", "KIND", "STATE", "GROUP", "ROLE", "KEY SERVER", "ADDRESSES", "WHY")
+ALWAYS = ("NODE", "KIND", "STATE", "ADDRESSES")
 
 STATE_STYLES = {"ready": "green", "failed": "bold red", "up": "green", "dead": "bold red", "gone": "bold red"}
 
@@ -76,38 +80,35 @@ def _lab(lab: LabStatus, console: Console) -> None:
         console.print(lab.hint)
     if not lab.nodes:
         return
-    table = plain_table("NODE", "KIND", "STATE", "GROUP", "ROLE", "KEY SERVER", "ADDRESSES", "WHY")
-    for node in lab.nodes:
-        for row in _node_rows(node):
-            table.add_row(*row)
+    rows = [row for node in lab.nodes for row in _node_rows(node)]
+    # A column that says nothing takes room from those that do.
+    shown = [index for index, title in enumerate(COLUMNS) if title in ALWAYS or any(row[index] for row in rows)]
+    table = plain_table(*(COLUMNS[index] for index in shown))
+    for row in rows:
+        table.add_row(*(_cell(row[index], COLUMNS[index]) for index in shown))
     console.print(table)
 
 
-def _node_rows(node: NodeStatus) -> list[list[Any]]:
+def _node_rows(node: NodeStatus) -> list[tuple[str, ...]]:
     """One row a node; a node in several groups has one for each."""
-    from rich.text import Text
-
-    state = Text(node.state, style=STATE_STYLES.get(node.state, "yellow"))
+    own = (node.name, node.kind, node.state)
     addresses = " ".join(node.addresses)
     if not node.groups:
-        return [[node.name, node.kind, state, "-", "-", "-", addresses, node.reason]]
-    rows: list[list[Any]] = []
+        return [(*own, "", "", "", addresses, node.reason)]
+    rows: list[tuple[str, ...]] = []
     for group in node.groups:
-        first = not rows
         said = f"{group.role} {group.state}".strip()
-        rows.append(
-            [
-                node.name if first else "",
-                node.kind if first else "",
-                state if first else "",
-                group.name,
-                said,
-                group.key_server or "-",
-                addresses if first else "",
-                group.reason or (node.reason if first else ""),
-            ]
-        )
+        server = group.key_server if group.role != "ks" else ""
+        head = ("", "", "") if rows else own
+        tail = ("", group.reason) if rows else (addresses, group.reason or node.reason)
+        rows.append((*head, group.name, said, server, *tail))
     return rows
+
+
+def _cell(text: str, title: str) -> Text | str:
+    from rich.text import Text
+
+    return Text(text, STATE_STYLES.get(text, "yellow")) if title == "STATE" else text
 
 
 VERDICT_STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
@@ -161,12 +162,20 @@ def event_line(item: Mapping[str, Any]) -> str:
     """An event for eyes: its time, node, type, and the rest as key=value."""
     if "lost" in item:
         return f"... {item['lost']} events are lost ..."
-    rest = {key: value for key, value in item.items() if key not in ("seq", "time", "node", "type")}
     if item.get("type") == "log":
-        said = f"%{rest.get('facility')}-{rest.get('severity')}-{rest.get('mnemonic')}: {rest.get('text')}"
+        said = f"%{item.get('facility')}-{item.get('severity')}-{item.get('mnemonic')}: {item.get('text')}"
+    elif item.get("type") == "state":
+        words = [item.get("state"), item.get("reason")]
+        said = ", ".join(str(word) for word in [*words, *map(_group_words, item.get("groups") or [])] if word)
     else:
+        rest = {key: value for key, value in item.items() if key not in ("seq", "time", "node", "type")}
         said = " ".join(f"{key}={value}" for key, value in rest.items() if value not in ("", None, [], {}))
     return f"{clock(item['time'])}  {item.get('node') or '-':<8}  {item.get('type', '?'):<6}  {said}"
+
+
+def _group_words(group: Mapping[str, Any]) -> str:
+    words = [group.get("name"), group.get("role"), group.get("state")]
+    return " ".join(str(word) for word in words if word)
 
 
 def clock(seconds: float) -> str:

@@ -83,6 +83,12 @@ def test_ps_without_a_lab_says_how_to_get_one() -> None:
     assert shown(lab_statuses, []) == "No lab is up. 'labctl up TOPOLOGY' starts one.\n"
 
 
+def test_ps_has_no_column_that_says_nothing() -> None:
+    node = NodeStatus("h1", "host", "ready", "", None, ("10.1.1.1",), ())
+    text = shown(lab_statuses, [LabStatus("x", "namespaces", "up", "", "", {}, (node,), ())])
+    assert text.splitlines()[1].split() == ["NODE", "KIND", "STATE", "ADDRESSES"]
+
+
 def test_names_with_brackets_are_no_markup() -> None:
     node = NodeStatus("h1", "host", "failed", "[red]it broke[/red]", None, (), ())
     lab = LabStatus("x", "namespaces", "up", "", "", {}, (node,), ())
@@ -170,5 +176,7 @@ def test_log_and_event_lines_say_when_who_and_what() -> None:
     item = {"seq": 1, "time": 0.5, "node": "ks1", "text": "%GDOI-5-KS_REKEY: sent"}
     assert re.fullmatch(r"\d\d:\d\d:00\.500  ks1       %GDOI-5-KS_REKEY: sent", log_line(item))
     event = {"seq": 2, "time": 0.5, "node": "ce1", "type": "state", "state": "booting", "reason": "waits", "groups": []}
-    assert event_line(event).endswith("ce1       state   state=booting reason=waits")
+    assert event_line(event).endswith("ce1       state   booting, waits")
+    group = {"name": "G", "role": "gm", "state": "registered", "attempts": 1}
+    assert event_line({**event, "state": "ready", "reason": "", "groups": [group]}).endswith("ready, G gm registered")
     assert "3 lines are lost" in log_line({"lost": 3})
