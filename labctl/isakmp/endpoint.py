@@ -31,6 +31,7 @@ from labctl.isakmp.main_mode import MainMode, RandomSource, State, Terms
 from labctl.isakmp.payloads import Delete, Identification, Notification, Payload, pack_chain, parse_chain
 from labctl.isakmp.payloads.control import PROTOCOL_ISAKMP
 from labctl.isakmp.reader import Reader
+from labctl.isakmp.replies import Replies
 from labctl.isakmp.sa import Phase1Sa
 from labctl.isakmp.timers import Timers
 
@@ -145,7 +146,7 @@ class IsakmpEndpoint:
         self._by_initiator: dict[tuple[Endpoint, bytes], bytes] = {}
         self._half_open_peers: dict[IPv4Address, int] = {}
         self._pending: dict[_Key, _Pending] = {}
-        self._replies: OrderedDict[bytes, tuple[float, Datagram | None]] = OrderedDict()
+        self._replies = Replies(self.limits.replies, self.limits.reply_seconds)
         self._timers: Timers[_Key] = Timers()
         self._outgoing: list[Datagram] = []
         self._events: deque[events.Event] = deque(maxlen=self.limits.events)
@@ -223,9 +224,7 @@ class IsakmpEndpoint:
         if data is not None:
             answer = Datagram(data, received.datagram.destination, received.datagram.source)
             self._outgoing.append(answer)
-        self._replies[received.digest] = (now + self.limits.reply_seconds, answer)
-        while len(self._replies) > self.limits.replies:
-            self._replies.popitem(last=False)
+        self._replies.keep(received.digest, answer, now)
 
     def notify(self, sa: Phase1Sa, kind: NotifyType, data: bytes = b"") -> None:
         """Tell a peer something under an SA (RFC 2409 5.7)."""
@@ -270,16 +269,10 @@ class IsakmpEndpoint:
     # Receiving.
 
     def _resend(self, digest: bytes, now: float) -> bool:
-        kept = self._replies.get(digest)
-        if kept is None:
-            return False
-        expires, answer = kept
-        if expires <= now:
-            del self._replies[digest]
-            return False
+        known, answer = self._replies.find(digest, now)
         if answer is not None:
             self._outgoing.append(answer)
-        return True
+        return known
 
     def _dispatch(self, received: Received, now: float) -> None:
         header = received.header

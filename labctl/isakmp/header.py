@@ -34,7 +34,7 @@ class ExchangeType(IntEnum):
 
 
 class PayloadType(IntEnum):
-    """RFC 2408 3.1, RFC 6407 5."""
+    """RFC 2408 3.1, RFC 6407 5, RFC 3947; POP is RFC 3547's. 128 and above are for private use."""
 
     NONE = 0
     SA = 1
@@ -50,11 +50,14 @@ class PayloadType(IntEnum):
     NOTIFY = 11
     DELETE = 12
     VID = 13
+    CONFIGURATION = 14
     SAK = 15
     SAT = 16
     KD = 17
     SEQ = 18
+    POP = 19
     NAT_D = 20
+    NAT_OA = 21
     GAP = 22
 
 

@@ -118,15 +118,13 @@ class MainMode:
         """A responder's message 2, from message 1. Raises PeerError."""
         self._peer_cookie = header.initiator_cookie
         chain = self._parse_clear(header, data)
-        offered = chain[0]
-        if not isinstance(offered.payload, SecurityAssociation):
-            raise MalformedMessage("message 1 does not begin with SA")
+        offered = leading_association(chain)
         self._note_vendors(chain)
-        choice = proposals.choose(self._terms.policies, offered.payload, relaxed_doi=self._terms.relaxed_doi)
+        choice = proposals.choose(self._terms.policies, offered, relaxed_doi=self._terms.relaxed_doi)
         self.policy, self.lifetime, self._doi = choice.policy, choice.lifetime, choice.doi
-        self._offer_body = offered.body
+        self._offer_body = chain[0].body
         proposal = Proposal(choice.proposal.number, choice.proposal.protocol, b"", (choice.transform,))
-        answer = SecurityAssociation(choice.doi, offered.payload.situation, (proposal,))
+        answer = SecurityAssociation(choice.doi, offered.situation, (proposal,))
         return self._clear([answer, *(VendorId(data) for data in vendor.OURS)])
 
     def receive(self, header: Header, data: bytes, now: float) -> bytes | None:
@@ -141,13 +139,11 @@ class MainMode:
 
     def _receive_choice(self, header: Header, data: bytes) -> bytes:
         chain = self._parse_clear(header, data)
-        answer = chain[0].payload
-        if not isinstance(answer, SecurityAssociation) or self._offer is None:
-            raise MalformedMessage("message 2 does not begin with SA")
+        answer = leading_association(chain)
         self._note_vendors(chain)
         if header.responder_cookie == ZERO_COOKIE:
             raise PeerError("the responder cookie is zero", NotifyType.INVALID_COOKIE)
-        self.policy, self.lifetime = proposals.accepted(self._terms.policies, self._offer, answer)
+        self.policy, self.lifetime = proposals.accepted(self._terms.policies, known(self._offer), answer)
         self._peer_cookie = header.responder_cookie
         self._private = crypto.generate_private_value(self.policy.group)
         self.state = State.WAIT_KE_OF_RESPONDER
@@ -178,8 +174,7 @@ class MainMode:
         return self._clear([KeyExchange(self._private.public), Nonce(self._nonce)])
 
     def _receive_identity(self, header: Header, data: bytes, now: float) -> bytes | None:
-        chain = self._open(header, data)
-        identity, proof = only(chain, Identification), only(chain, HashPayload)
+        chain, identity, proof = self._open(header, data)
         body = next(item.body for item in chain if isinstance(item.payload, Identification))
         if not crypto.equal(proof.data, self._expected_proof(body, of_initiator=not self.initiator)):
             raise AuthenticationFailed("the hash that proves the identity is wrong: the pre-shared keys differ")
@@ -239,7 +234,8 @@ class MainMode:
         body = pack_chain(payloads)
         return self._header(payloads[0].TYPE, 0, len(body)).pack() + body
 
-    def _open(self, header: Header, data: bytes) -> tuple[Chained, ...]:
+    def _open(self, header: Header, data: bytes) -> tuple[tuple[Chained, ...], Identification, HashPayload]:
+        """Messages 5 and 6 decrypted: the chain, the identity, its proof. Raises PeerError."""
         if not header.encrypted:
             raise PeerError("messages 5 and 6 are encrypted", NotifyType.INVALID_FLAGS)
         try:
@@ -247,11 +243,12 @@ class MainMode:
         except ValueError as error:
             raise MalformedMessage(str(error)) from None
         try:
-            return parse_chain(header.next_payload, Reader(plaintext), padded=True)
+            chain = parse_chain(header.next_payload, Reader(plaintext), padded=True)
+            return chain, only(chain, Identification), only(chain, HashPayload)
         except PeerError as error:
-            # With another key the plaintext is noise, and noise does not parse (RFC 2409 5.4).
+            # With another key the plaintext is noise, which seldom parses and never holds both (RFC 2409 5.4).
             raise AuthenticationFailed(
-                "the message does not decrypt to payloads: the pre-shared keys differ"
+                "the message does not decrypt to an identity and its proof: the pre-shared keys differ"
             ) from error
 
     def _sealed(self, payloads: Sequence[Payload]) -> bytes:
@@ -278,3 +275,11 @@ def only(chain: Sequence[Chained], kind: type[T]) -> T:
     if len(found) != 1:
         raise MalformedMessage(f"{len(found)} payloads of {kind.__name__} where one belongs")
     return found[0]
+
+
+def leading_association(chain: Sequence[Chained]) -> SecurityAssociation:
+    """SA: the first payload of messages 1 and 2, and the only one of its kind (RFC 2409 5). Raises MalformedMessage."""
+    association = only(chain, SecurityAssociation)
+    if chain[0].payload is not association:
+        raise MalformedMessage("the message does not begin with SA")
+    return association

@@ -27,6 +27,9 @@ HASHES = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA256: 4, Hash.SHA384: 5, Hash.SHA512
 # Where an offer says nothing of its lifetime (reference 2.2).
 DEFAULT_LIFETIME = 86400
 
+# An SPI of the proposal has at most as many octets as both cookies, and no meaning (RFC 2408 3.5).
+MAX_SPI_OCTETS = 16
+
 # Attributes that a transform may hold for us to accept it.
 UNDERSTOOD = {ENCRYPTION, HASH, AUTHENTICATION, GROUP, LIFE_TYPE, LIFE_DURATION, KEY_LENGTH}
 
@@ -85,6 +88,8 @@ def read_transform(transform: Transform) -> IsakmpPolicy | None:
     if (encryption is Encryption.AES_CBC) != (KEY_LENGTH in values):
         return None
     lifetime = values.get(LIFE_DURATION, DEFAULT_LIFETIME)
+    if not lifetime:
+        return None
     return IsakmpPolicy(0, encryption, values.get(KEY_LENGTH, 192), hash_name, group, lifetime)
 
 
@@ -97,6 +102,8 @@ def choose(policies: Sequence[IsakmpPolicy], offered: SecurityAssociation, *, re
     if len(offered.proposals) != 1 or offered.proposals[0].protocol != PROTOCOL_ISAKMP:
         raise PeerError("phase 1 takes exactly one proposal, of ISAKMP", NotifyType.BAD_PROPOSAL_SYNTAX)
     proposal = offered.proposals[0]
+    if len(proposal.spi) > MAX_SPI_OCTETS:
+        raise PeerError(f"an SPI of {len(proposal.spi)} octets", NotifyType.BAD_PROPOSAL_SYNTAX)
     readable = [(transform, read_transform(transform)) for transform in proposal.transforms]
     for policy in sorted(policies, key=lambda policy: policy.priority):
         for transform, read in readable:

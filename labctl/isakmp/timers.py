@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+# Entries of timers that were replaced or cancelled that may wait in the heap beside as many as run.
+SLACK = 64
+
 
 class Timers(Generic[K]):
     """A deadline (seconds on the caller's clock) for each key; setting again replaces."""
@@ -23,10 +26,16 @@ class Timers(Generic[K]):
         order = next(self._order)
         self._current[key] = (deadline, order)
         heapq.heappush(self._heap, (deadline, order, key))
+        self._compact()
 
     def cancel(self, key: K) -> None:
         """Stop the timer of `key`, if it runs."""
         self._current.pop(key, None)
+
+    @property
+    def kept(self) -> int:
+        """Entries in memory: at most twice the timers that run, and SLACK."""
+        return len(self._heap)
 
     def next_deadline(self) -> float | None:
         """The earliest deadline."""
@@ -42,3 +51,9 @@ class Timers(Generic[K]):
         key = heapq.heappop(self._heap)[2]
         del self._current[key]
         return key
+
+    def _compact(self) -> None:
+        """Drop entries that mean nothing any more: a lifetime of a day must not keep what ended in a minute."""
+        if len(self._heap) > 2 * len(self._current) + SLACK:
+            self._heap = [(deadline, order, key) for key, (deadline, order) in self._current.items()]
+            heapq.heapify(self._heap)

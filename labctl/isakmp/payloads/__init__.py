@@ -14,25 +14,38 @@ from labctl.isakmp.payloads.chain import (
     register,
 )
 from labctl.isakmp.payloads.control import INITIAL_CONTACT_DATA, Delete, Notification
+from labctl.isakmp.payloads.encoded import Certificate, CertificateRequest, Configuration, NatOriginalAddress
 from labctl.isakmp.payloads.identification import Identification, IdType
-from labctl.isakmp.payloads.opaque import HashPayload, KeyExchange, NatDiscovery, Nonce, Raw, Signature, VendorId
+from labctl.isakmp.payloads.opaque import (
+    HashPayload,
+    KeyExchange,
+    NatDiscovery,
+    Nonce,
+    ProofOfPossession,
+    Signature,
+    VendorId,
+)
 from labctl.isakmp.payloads.security_association import Proposal, SecurityAssociation, Transform
 
 __all__ = [
     "INITIAL_CONTACT_DATA",
     "MAX_PAYLOADS",
+    "Certificate",
+    "CertificateRequest",
     "Chained",
+    "Configuration",
     "Delete",
     "HashPayload",
     "IdType",
     "Identification",
     "KeyExchange",
     "NatDiscovery",
+    "NatOriginalAddress",
     "Nonce",
     "Notification",
     "Payload",
+    "ProofOfPossession",
     "Proposal",
-    "Raw",
     "SecurityAssociation",
     "Signature",
     "Transform",

@@ -108,14 +108,14 @@ class NatDiscovery:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A payload that is carried, not understood: certificates and their requests, which pre-shared keys do not use."""
+class ProofOfPossession:
+    """POP of RFC 3547 5.7, gone from RFC 6407: known by name so that a peer of that age is read, never sent."""
 
-    TYPE: ClassVar[int] = PayloadType.CERT
+    TYPE: ClassVar[int] = PayloadType.POP
     data: bytes
 
     @classmethod
-    def parse(cls, reader: Reader) -> Raw:
+    def parse(cls, reader: Reader) -> ProofOfPossession:
         return cls(reader.rest())
 
     def pack(self) -> bytes:
@@ -129,7 +129,6 @@ for _kind, _parser in (
     (PayloadType.NONCE, Nonce.parse),
     (PayloadType.VID, VendorId.parse),
     (PayloadType.NAT_D, NatDiscovery.parse),
-    (PayloadType.CERT, Raw.parse),
-    (PayloadType.CR, Raw.parse),
+    (PayloadType.POP, ProofOfPossession.parse),
 ):
     register(_kind, _parser)
