@@ -40,6 +40,13 @@ def complete_capture_points(ctx: click.Context, param: click.Parameter, incomple
     return [CompletionItem(point) for point in capture_points(_lab_of(ctx)) if point.startswith(incomplete)]
 
 
+def complete_checks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Kinds of checks; their names have spaces, and are not for typing."""
+    from labctl.topology.checks import CheckKind
+
+    return [CompletionItem(kind.value) for kind in CheckKind if kind.value.startswith(incomplete)]
+
+
 def complete_topologies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Shipped topologies and files."""
     from labctl.lab.find import shipped_topologies

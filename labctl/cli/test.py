@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from labctl.cli.options import chosen_lab, json_option, lab_option
+from labctl.cli.options import chosen_lab, complete_checks, json_option, lab_option
 from labctl.cli.status import ExitStatus
 
 
 @click.command("test")
-@click.argument("words", nargs=-1, metavar="[CHECK]...")
+@click.argument("words", nargs=-1, metavar="[CHECK]...", shell_complete=complete_checks)
 @lab_option
 @json_option
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write JUnit XML.")

@@ -75,6 +75,10 @@ def test_links_and_interfaces(state: Path) -> None:
     assert completed(state, "labctl capture ") == ["ce1:eth0--ce2:eth0", "ce1:eth0", "ce2:eth0"]
 
 
+def test_kinds_of_checks(state: Path) -> None:
+    assert completed(state, "labctl test reg") == ["registered"]
+
+
 def test_no_lab_offers_nothing_and_says_nothing(tmp_path: Path) -> None:
     assert completed(tmp_path / "nowhere", "labctl shell ") == []
 

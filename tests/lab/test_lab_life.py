@@ -173,6 +173,18 @@ def test_the_provider_sees_esp_between_the_hosts_own_addresses(lab: Labctl) -> N
     assert {item["ip"]["ip.dst"] for item in packets} == ends
 
 
+def test_the_key_log_lets_tshark_see_inside(lab: Labctl) -> None:
+    capture(lab, "ce1--pe1")
+    done = subprocess.run(
+        ["tshark", "-o", "esp.enable_encryption_decode:TRUE", "-r", str(lab.folder / "capture.pcapng"), "-Y", "icmp"],
+        env={**os.environ, "WIRESHARK_CONFIG_DIR": str(lab.state / "labs/life/keylog")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("Echo (ping) request") >= 3
+
+
 def test_inside_the_member_it_is_clear_text(lab: Labctl) -> None:
     packets = capture(lab, "ce1:eth0", "--side", "inside")
     assert sum("icmp" in item for item in packets) >= 6
