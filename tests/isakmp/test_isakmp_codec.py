@@ -14,19 +14,26 @@ from isakmp_parties import MEMBER, SERVER, Party, deliver, run
 from labctl.isakmp.attributes import Attribute, parse_attributes
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import Limits
-from labctl.isakmp.errors import MalformedMessage, PeerError
+from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.header import Header
 from labctl.isakmp.payloads import (
     MAX_PAYLOADS,
+    Certificate,
+    CertificateRequest,
+    Configuration,
     Delete,
     HashPayload,
     Identification,
     KeyExchange,
+    NatDiscovery,
+    NatOriginalAddress,
     Nonce,
     Notification,
     Payload,
+    ProofOfPossession,
     Proposal,
     SecurityAssociation,
+    Signature,
     Transform,
     VendorId,
     pack_chain,
@@ -75,6 +82,14 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
         Notification, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, 255), st.binary(max_size=16)
     ),
     deletes,
+    st.builds(Signature, octets),
+    st.builds(NatDiscovery, octets),
+    st.builds(ProofOfPossession, octets),
+    st.builds(Certificate, st.integers(0, 255), octets),
+    st.builds(CertificateRequest, st.integers(0, 255), octets),
+    st.builds(Configuration, st.integers(0, 255), st.integers(0, 0xFFFF), attribute_lists),
+    st.ip_addresses(v=4).map(lambda address: NatOriginalAddress(1, address.packed)),
+    st.ip_addresses(v=6).map(lambda address: NatOriginalAddress(5, address.packed)),
 )
 
 
@@ -114,6 +129,28 @@ def test_a_header_of_noise_parses_or_is_the_peers_error(data: bytes) -> None:
     except PeerError:
         return
     assert header.pack()[:16] == data[:16]
+
+
+@pytest.mark.parametrize("kind", [14, 19, 21])
+def test_payloads_that_we_never_send_are_read_all_the_same(kind: int) -> None:
+    """Reference 1.3; the body fits each: an IPv4 address, or four octets and a TLV of nothing."""
+    body = bytes.fromhex("01000000" + ("0a000001" if kind == 21 else "00010000"))
+    (item,) = parse_chain(kind, Reader(b"\x00\x00\x00\x0c" + body))
+    assert (item.payload.TYPE, item.payload.pack()) == (kind, body)
+
+
+@pytest.mark.parametrize("kind", [23, 127, 130, 131, 132, 255])
+def test_payload_types_that_we_did_not_ask_for_are_refused_by_name(kind: int) -> None:
+    """130 to 132 belong to vendor IDs that we never send (RFC 2408 5.3)."""
+    with pytest.raises(PeerError) as refusal:
+        parse_chain(kind, Reader(b"\x00\x00\x00\x04"))
+    assert refusal.value.notify == NotifyType.INVALID_PAYLOAD_TYPE
+
+
+@pytest.mark.parametrize("body", ["", "01000000", "010000000a00", "050000000a000001", "090000000a000001"])
+def test_an_original_address_is_of_the_size_of_its_type(body: str) -> None:
+    with pytest.raises(MalformedMessage):
+        NatOriginalAddress.parse(Reader(bytes.fromhex(body)))
 
 
 def test_more_payloads_than_any_message_has_are_refused() -> None:

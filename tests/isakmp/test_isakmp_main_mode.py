@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 from isakmp_parties import MEMBER, QUICK, SERVER, Party, deliver, run
 
 from labctl.configuration import DhGroup, Encryption, Hash, IsakmpPolicy
+from labctl.isakmp import proposals
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import Limits
 from labctl.isakmp.errors import NotifyType
 from labctl.isakmp.events import Cause, Phase1Deleted, Phase1Hint
-from labctl.isakmp.header import Doi
+from labctl.isakmp.header import HEADER_OCTETS, Doi, ExchangeType, Header
+from labctl.isakmp.main_mode import MainMode
+from labctl.isakmp.payloads import (
+    HashPayload,
+    Identification,
+    KeyExchange,
+    Nonce,
+    Notification,
+    Payload,
+    VendorId,
+    pack_chain,
+    parse_chain,
+)
+from labctl.isakmp.reader import Reader
 from labctl.isakmp.vendor import DEAD_PEER_DETECTION, PRIVATE_PROPOSALS
 
 CIPHERS = [
@@ -23,6 +39,8 @@ CIPHERS = [
     (Encryption.TRIPLE_DES, 192),
 ]
 HASHES = [Hash.MD5, Hash.SHA1, Hash.SHA256, Hash.SHA384, Hash.SHA512]
+
+Change = Callable[[MainMode, list[Payload]], list[Payload]]
 
 
 def parties(*, member: list[IsakmpPolicy], server: list[IsakmpPolicy]) -> tuple[Party, Party]:
@@ -113,7 +131,7 @@ def test_we_do_not_begin_without_a_key() -> None:
     assert member.isakmp.datagrams_to_send() == []
 
 
-def test_a_silent_server_gets_five_copies_and_then_the_member_gives_up() -> None:
+def test_a_silent_server_gets_four_copies_and_then_the_member_gives_up() -> None:
     member = Party(MEMBER, keys={SERVER: b"one"})
     member.isakmp.initiate(MEMBER, SERVER, 0)
     sent: list[Datagram] = []
@@ -138,6 +156,47 @@ def test_the_loss_of_any_one_message_is_survived(pair: tuple[Party, Party], lost
     run([member, server], 0, 29, lambda datagram: [] if next(count) == lost else [datagram])
     assert len(member.seen.established) == len(server.seen.established) == 1
     assert member.seen.established[0].last_block == server.seen.established[0].last_block
+
+
+@pytest.mark.parametrize("late", range(6))
+def test_any_message_may_arrive_after_the_one_sent_behind_it(pair: tuple[Party, Party], late: int) -> None:
+    """A message is held back until something else has travelled; until then its sender only has copies to send."""
+    member, server = pair
+    count, held = itertools.count(), list[Datagram]()
+
+    def network(datagram: Datagram) -> list[Datagram]:
+        if next(count) == late:
+            held.append(datagram)
+            return []
+        out = [datagram, *held]
+        held.clear()
+        return out
+
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    run([member, server], 0, 29, network)
+    assert not held
+    assert len(member.seen.established) == len(server.seen.established) == 1
+    assert member.seen.established[0].last_block == server.seen.established[0].last_block
+
+
+@pytest.mark.parametrize("replayed", range(6))
+def test_an_old_message_that_comes_again_at_the_end_changes_nothing(pair: tuple[Party, Party], replayed: int) -> None:
+    member, server = pair
+    seen: list[Datagram] = []
+
+    def network(datagram: Datagram) -> list[Datagram]:
+        seen.append(datagram)
+        return [datagram]
+
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    deliver([member, server], 0, network)
+    old = seen[replayed]
+    receiver = member if old.destination == MEMBER else server
+    receiver.isakmp.receive(old, 1)
+    deliver([member, server], 1)
+    assert len(member.seen.established) == len(server.seen.established) == 1
+    assert not member.seen.failures and not server.seen.failures
+    assert server.isakmp.half_open_count == 0
 
 
 @pytest.mark.parametrize("twice", range(6))
@@ -234,3 +293,136 @@ def test_two_parties_at_one_address_keep_an_association_each() -> None:
         deliver([party, server], 0)
         assert party.seen.established
     assert len(server.isakmp.associations) == 2
+
+
+def with_message_5(pair: tuple[Party, Party], monkeypatch: pytest.MonkeyPatch, change: Change) -> tuple[Party, Party]:
+    """Phase 1 whose message 5, sealed with the right keys, holds what `change` makes of it."""
+    member, server = pair
+    genuine = MainMode._identity_payloads
+
+    def changed(self: MainMode) -> list[Payload]:
+        return change(self, genuine(self)) if self.initiator else genuine(self)
+
+    monkeypatch.setattr(MainMode, "_identity_payloads", changed)
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    deliver([member, server], 0)
+    return member, server
+
+
+def proved(protocol: int, port: int) -> Change:
+    """An identity with protocol and port, and the proof that goes with it."""
+
+    def change(exchange: MainMode, payloads: list[Payload]) -> list[Payload]:
+        identity = replace(Identification.ipv4(MEMBER.address), protocol=protocol, port=port)
+        return [identity, HashPayload(exchange._expected_proof(identity.pack(), of_initiator=True)), *payloads[2:]]
+
+    return change
+
+
+@pytest.mark.parametrize(("protocol", "port"), [(0, 0), (17, 500), (17, 848), (17, 0), (0, 4711)])
+def test_identities_with_these_protocols_and_ports_are_taken(
+    pair: tuple[Party, Party], monkeypatch: pytest.MonkeyPatch, protocol: int, port: int
+) -> None:
+    _, server = with_message_5(pair, monkeypatch, proved(protocol, port))
+    assert [sa.peer_identity.port for sa in server.seen.established] == [port]
+
+
+@pytest.mark.parametrize(("protocol", "port"), [(17, 4500), (6, 500), (6, 0)])
+def test_identities_with_other_protocols_and_ports_are_refused(
+    pair: tuple[Party, Party], monkeypatch: pytest.MonkeyPatch, protocol: int, port: int
+) -> None:
+    _, server = with_message_5(pair, monkeypatch, proved(protocol, port))
+    assert not server.seen.established
+    assert [failure.reason for failure in server.seen.failures] == [
+        f"an identity with protocol {protocol} and port {port}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "change"),
+    [
+        ("the proof", lambda exchange, payloads: [payloads[0]]),
+        ("the identity", lambda exchange, payloads: [payloads[1]]),
+        ("one identity of two", lambda exchange, payloads: [payloads[0], *payloads]),
+        ("the right proof", lambda exchange, payloads: [payloads[0], HashPayload(bytes(32))]),
+    ],
+)
+def test_a_message_5_that_does_not_prove_an_identity_fails_authentication(
+    pair: tuple[Party, Party], monkeypatch: pytest.MonkeyPatch, missing: str, change: Change
+) -> None:
+    """Also where noise of another key happens to parse: what fails is always the proof."""
+    _, server = with_message_5(pair, monkeypatch, change)
+    assert [failure.cause for failure in server.seen.failures] == [Cause.AUTHENTICATION], missing
+    assert not server.seen.established
+
+
+def test_a_forged_message_5_does_not_stop_the_genuine_one(pair: tuple[Party, Party]) -> None:
+    """The IV moves with a message that proved itself, never with one that did not."""
+    member, server = pair
+
+    def network(datagram: Datagram) -> list[Datagram]:
+        header = Header.parse(datagram.data)
+        if header.encrypted and datagram.destination == SERVER:
+            return [replace(datagram, data=datagram.data[:HEADER_OCTETS] + bytes(header.length - 28)), datagram]
+        return [datagram]
+
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    deliver([member, server], 0, network)
+    assert len(member.seen.established) == len(server.seen.established) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "first", "body"),
+    [
+        ("nothing", 0, b""),
+        ("a broken SA", 1, bytes.fromhex("0000000800000002")),
+        ("no SA", 13, bytes.fromhex("0000000878787878")),
+        ("octets behind the chain", 13, bytes.fromhex("000000087878787800")),
+    ],
+)
+def test_a_malformed_offer_is_refused_and_said(what: str, first: int, body: bytes) -> None:
+    server = Party(SERVER, keys={MEMBER: b"k"})
+    header = Header(b"initiate", bytes(8), first, ExchangeType.MAIN_MODE, length=HEADER_OCTETS + len(body))
+    server.isakmp.receive(Datagram(header.pack() + body, MEMBER, SERVER), 0)
+    assert [failure.cause for failure in server.seen.failures] == [Cause.MALFORMED], what
+    (answer,) = server.isakmp.datagrams_to_send()
+    (item,) = parse_chain(Header.parse(answer.data).next_payload, Reader(answer.data, HEADER_OCTETS))
+    assert isinstance(item.payload, Notification) and item.payload.kind == NotifyType.PAYLOAD_MALFORMED
+    assert server.isakmp.half_open_count == 0
+
+
+@pytest.mark.parametrize("chain", [(0, 0), (1, 0)])
+def test_an_offer_has_one_sa_and_it_comes_first(chain: tuple[int, int]) -> None:
+    """RFC 2409 5."""
+    choice: tuple[Payload, Payload] = (proposals.offer([QUICK]), VendorId(b"vendor"))
+    payloads = [choice[index] for index in chain]
+    body = pack_chain(payloads)
+    header = Header(b"initiate", bytes(8), payloads[0].TYPE, 2, length=HEADER_OCTETS + len(body))
+    server = Party(SERVER, keys={MEMBER: b"k"})
+    server.isakmp.receive(Datagram(header.pack() + body, MEMBER, SERVER), 0)
+    assert [failure.cause for failure in server.seen.failures] == [Cause.MALFORMED]
+
+
+def test_a_trivial_public_value_is_refused(pair: tuple[Party, Party]) -> None:
+    member, server = pair
+
+    def network(datagram: Datagram) -> list[Datagram]:
+        header = Header.parse(datagram.data)
+        if header.next_payload == KeyExchange.TYPE and datagram.destination == SERVER:
+            body = pack_chain([KeyExchange(bytes(64)), Nonce(bytes(32))])
+            return [replace(datagram, data=header.with_length(HEADER_OCTETS + len(body)).pack() + body)]
+        return [datagram]
+
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    deliver([member, server], 0, network)
+    assert [failure.cause for failure in server.seen.failures] == [Cause.MALFORMED]
+    assert "not a point of the curve" in server.seen.failures[0].reason
+
+
+def test_no_printed_object_shows_a_key(pair: tuple[Party, Party]) -> None:
+    member, server = pair
+    establish(member, server)
+    sa = member.seen.established[0]
+    printed = repr(sa) + repr(sa.keys) + repr(list(iter(member.isakmp.next_event, None)))
+    for secret in (sa.keys.skeyid, sa.keys.skeyid_a, sa.keys.skeyid_d, sa.keys.skeyid_e, sa.keys.cipher_key):
+        assert repr(secret)[2:-1] not in printed and secret.hex() not in printed
