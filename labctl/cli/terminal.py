@@ -6,8 +6,9 @@ Rich is imported when a table or a progress display is wanted, not before.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,11 +27,31 @@ def complain(what: str, hint: str = "") -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console on stdout or stderr. Piped, a table is not folded at 80 columns."""
+    """A rich console on stdout or stderr. Piped, a table is not folded at 80 columns, nor padded at its right."""
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False, markup=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=200)
+    if made.is_terminal:
+        return made
+    stream = cast(IO[str], _Unpadded(sys.stderr if stderr else sys.stdout))  # all that rich asks of a stream
+    return Console(file=stream, highlight=False, emoji=False, markup=False, width=200)
+
+
+class _Unpadded:
+    """A text stream that drops the blanks before each line's end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(re.sub(r"[ \t]+(?=\n)", "", text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return False
 
 
 def write_json(value: Any) -> None:

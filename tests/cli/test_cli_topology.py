@@ -85,6 +85,11 @@ def test_plan_shows_everything_but_keys(labctl: Labctl, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists(), "nothing was touched"
 
 
+def test_a_table_down_a_pipe_has_no_blanks_at_its_right(labctl: Labctl) -> None:
+    lines = labctl("plan", "two-sites").stdout.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_the_same_file_is_planned_the_same_way_twice(labctl: Labctl) -> None:
     assert labctl("plan", "getvpn-basic", "--json").stdout == labctl("plan", "getvpn-basic", "--json").stdout
 
