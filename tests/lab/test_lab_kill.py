@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -139,7 +140,8 @@ def test_kill_9_of_an_agent_during_up_names_the_node(fresh: Labctl) -> None:
     kill_an_agent(fresh, process)
     _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 6, err
-    assert "killed by SIGKILL" in err or "ended at once" in err
+    # How the fabric learns of it depends on the moment: an exit status, a broken connection, a node that never stood.
+    assert re.search(r"^labctl: (.*; )?(ks1|pe1|ce1|ce2|h1|h2): \w", err, re.MULTILINE), err
     assert "Traceback" not in err
 
 
