@@ -37,7 +37,10 @@ class Opened:
 
 @dataclass(slots=True)
 class Phase1Sa:
-    """One phase-1 SA. Times are seconds on the caller's clock."""
+    """One phase-1 SA. Times are seconds on the caller's clock.
+
+    The pre-shared key proves `peer.address`: authorise by that. `peer_identity` is what the peer says of itself.
+    """
 
     initiator: bool
     cookies: bytes

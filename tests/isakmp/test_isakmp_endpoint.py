@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from isakmp_parties import MEMBER, QUICK, SERVER, Party, deliver, run
 
+from labctl.isakmp import proposals
 from labctl.isakmp.attributes import MAX_ATTRIBUTES, Attribute, pack_attributes, parse_attributes
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import Limits
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.events import MessageDropped, NotificationReceived, Phase1Hint
+from labctl.isakmp.events import Cause, MessageDropped, NotificationReceived, Phase1Hint
 from labctl.isakmp.header import HEADER_OCTETS, MAX_MESSAGE_OCTETS, Doi, ExchangeType, Header
 from labctl.isakmp.payloads import (
     Delete,
@@ -94,6 +96,70 @@ def test_a_protected_exchange_without_a_message_id_goes_nowhere(joined: tuple[Pa
     receive(server, sa_of(member).protect(ExchangeType.GROUPKEY_PULL, 0, (NONCE,)))
     assert server.seen.exchanges == []
     assert "message ID 0 outside phase 1" in dropped(server)
+
+
+# Phase 1 belongs to whom it began with.
+
+
+def half_way(pair: tuple[Party, Party]) -> tuple[Datagram, Datagram]:
+    """Messages 1 and 3; the responder has seen message 1 and waits for message 3."""
+    member, server = pair
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    (first,) = member.isakmp.datagrams_to_send()
+    receive(server, first.data)
+    (second,) = server.isakmp.datagrams_to_send()
+    receive(member, second.data, source=SERVER)
+    (third,) = member.isakmp.datagrams_to_send()
+    return first, third
+
+
+@pytest.mark.parametrize(
+    ("what", "source", "change"),
+    [
+        ("from elsewhere", Endpoint(IPv4Address("192.0.2.66")), {}),
+        ("from another port", Endpoint(MEMBER.address, 4500), {}),
+        ("under another initiator's cookie", MEMBER, {"initiator_cookie": b"somebody"}),
+        ("under another responder's cookie", MEMBER, {"responder_cookie": b"somebody"}),
+        ("with a message ID", MEMBER, {"message_id": 1}),
+    ],
+)
+def test_a_message_that_is_not_of_the_exchange_goes_nowhere(
+    pair: tuple[Party, Party], what: str, source: Endpoint, change: dict[str, Any]
+) -> None:
+    _, server = pair
+    _, third = half_way(pair)
+    stray = replace(Header.parse(third.data), **change).pack() + third.data[HEADER_OCTETS:]
+    receive(server, stray, source=source)
+    assert server.isakmp.datagrams_to_send() == [], what
+    assert not server.seen.failures
+    receive(server, third.data)
+    assert len(server.isakmp.datagrams_to_send()) == 1, "the genuine one is answered"
+
+
+def test_a_cookie_in_use_begins_no_second_exchange(pair: tuple[Party, Party]) -> None:
+    _, server = pair
+    first, _ = half_way(pair)
+    body = pack_chain([proposals.offer([QUICK, replace(QUICK, priority=20, key_bits=256)])])
+    other = Header.parse(first.data).with_length(HEADER_OCTETS + len(body)).pack() + body
+    receive(server, other)
+    assert server.isakmp.half_open_count == 1
+    assert server.isakmp.datagrams_to_send() == []
+
+
+def test_an_initiator_that_cannot_read_the_last_message_says_so_at_the_end(pair: tuple[Party, Party]) -> None:
+    """Nobody told it anything in clear: what it saw itself is the reason."""
+    member, server = pair
+
+    def network(datagram: Datagram) -> list[Datagram]:
+        header = Header.parse(datagram.data)
+        if header.exchange == ExchangeType.MAIN_MODE and header.encrypted and datagram.source == SERVER:
+            return [replace(datagram, data=datagram.data[:HEADER_OCTETS] + bytes(header.length - HEADER_OCTETS))]
+        return [datagram]
+
+    member.isakmp.initiate(MEMBER, SERVER, 0)
+    run([member, server], 0, 60, network)
+    assert [failure.cause for failure in member.seen.failures] == [Cause.AUTHENTICATION]
+    assert "pre-shared keys differ" in member.seen.failures[0].reason
 
 
 # Requests and replies (reference 2.11).
@@ -243,7 +309,8 @@ def test_a_delete_counts_in_either_domain(joined: tuple[Party, Party], doi: Doi)
     assert server.isakmp.associations == []
 
 
-def test_a_refusal_in_clear_is_a_hint_and_ends_nothing(pair: tuple[Party, Party]) -> None:
+@pytest.mark.parametrize(("source", "heard"), [(SERVER, 1), (Endpoint(IPv4Address("192.0.2.66")), 0)])
+def test_a_refusal_in_clear_is_a_hint_and_ends_nothing(pair: tuple[Party, Party], source: Endpoint, heard: int) -> None:
     """Anybody can send one: the exchange still comes to its end when the genuine answer arrives."""
     member, server = pair
     member.isakmp.initiate(MEMBER, SERVER, 0)
@@ -251,9 +318,9 @@ def test_a_refusal_in_clear_is_a_hint_and_ends_nothing(pair: tuple[Party, Party]
     cookie = Header.parse(offer.data).initiator_cookie
     body = pack_chain([Notification(NotifyType.NO_PROPOSAL_CHOSEN)])
     header = Header(cookie, b"forged!!", Notification.TYPE, ExchangeType.INFORMATIONAL, 0, 5, HEADER_OCTETS + len(body))
-    receive(member, header.pack() + body, source=SERVER)
+    receive(member, header.pack() + body, source=source)
     hints = [event for event in iter(member.isakmp.next_event, None) if isinstance(event, Phase1Hint)]
-    assert [hint.reason for hint in hints] == ["it accepts none of our ISAKMP policies"]
+    assert [hint.reason for hint in hints] == ["it accepts none of our ISAKMP policies"] * heard
     assert member.seen.failures == []
     receive(server, offer.data)
     deliver([member, server], 1)
