@@ -7,20 +7,28 @@ agent can import it in a few milliseconds. Times are seconds, keys are octets, a
 
 from labctl.configuration.codec import ConfigurationError, from_json, to_json
 from labctl.configuration.node import (
+    Acknowledgement,
+    CertificateIdentity,
     GroupIdentity,
     GroupMembership,
     Interface,
     IsakmpPolicy,
+    IsakmpSettings,
+    Keepalive,
     KeyServerGroup,
     NodeConfiguration,
     NodeKind,
     PreSharedKey,
     RekeyPolicy,
+    RekeyTransport,
     Route,
+    RsaKeyPair,
+    Trustpoint,
 )
 from labctl.configuration.policy import (
     AccessListEntry,
     Action,
+    Authentication,
     Cipher,
     DhGroup,
     Encryption,
@@ -31,7 +39,10 @@ from labctl.configuration.policy import (
 
 __all__ = [
     "AccessListEntry",
+    "Acknowledgement",
     "Action",
+    "Authentication",
+    "CertificateIdentity",
     "Cipher",
     "ConfigurationError",
     "DhGroup",
@@ -42,13 +53,18 @@ __all__ = [
     "Integrity",
     "Interface",
     "IsakmpPolicy",
+    "IsakmpSettings",
+    "Keepalive",
     "KeyServerGroup",
     "NodeConfiguration",
     "NodeKind",
     "PreSharedKey",
     "RekeyPolicy",
+    "RekeyTransport",
     "Route",
+    "RsaKeyPair",
     "TransformSet",
+    "Trustpoint",
     "from_json",
     "to_json",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
-from labctl.configuration.policy import AccessListEntry, DhGroup, Encryption, Hash, TransformSet
+from labctl.configuration.policy import AccessListEntry, Authentication, DhGroup, Encryption, Hash, TransformSet
 
 
 class NodeKind(Enum):
@@ -54,6 +54,55 @@ class IsakmpPolicy:
     hash: Hash = Hash.SHA256
     group: DhGroup = DhGroup.MODP2048
     lifetime: int = 86400
+    authentication: Authentication = Authentication.PRE_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """`crypto isakmp keepalive SECONDS RETRY [periodic]`: dead peer detection (RFC 3706). Seconds.
+
+    On demand, a peer is asked only when something is to be sent to it and nothing came from it for `interval`.
+    """
+
+    interval: int
+    retry: int = 2
+    periodic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IsakmpSettings:
+    """What holds for all of phase 1. `admission` is `crypto call admission limit`: half-open exchanges, all peers."""
+
+    keepalive: Keepalive | None = None
+    admission: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trustpoint:
+    """`crypto pki trustpoint NAME`: who this node is and whom it believes. Certificates and CRLs in DER.
+
+    `chain` is the node's own certificate, then intermediate CAs. `authorities` are trusted without further proof.
+    `private_key` is PKCS #8, not encrypted. `check_revocation` is `revocation-check crl`: without a CRL of the issuer
+    that is valid at the time, a certificate is refused.
+    """
+
+    name: str
+    authorities: tuple[bytes, ...]
+    chain: tuple[bytes, ...] = ()
+    private_key: bytes = field(default=b"", repr=False)
+    crls: tuple[bytes, ...] = ()
+    check_revocation: bool = True
+    # What the node calls itself in phase 1: its fully qualified name, or (None) its subject's distinguished name.
+    fqdn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RsaKeyPair:
+    """`crypto key generate rsa label LABEL modulus BITS [exportable]`. `private_key` is PKCS #8 in DER."""
+
+    label: str
+    private_key: bytes = field(repr=False)
+    exportable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +124,54 @@ class GroupIdentity:
         return str(self.number if self.number is not None else self.address)
 
 
+class RekeyTransport(Enum):
+    """How rekeys travel: one message to a multicast group, or a copy to every member, which acknowledges it."""
+
+    MULTICAST = "multicast"
+    UNICAST = "unicast"
+
+
+class Acknowledgement(Enum):
+    """What members answer to unicast rekeys with: RFC 8263, by the hash of its prf; NONE asks for nothing."""
+
+    SHA256 = "sha256"
+    SHA512 = "sha512"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class RekeyPolicy:
-    """The KEK and how rekeys travel (defaults of reference/cisco-getvpn.md 2.2, except stronger algorithms)."""
+    """The KEK and how rekeys travel (defaults of reference/cisco-getvpn.md 2.2, except stronger algorithms).
+
+    `address` is the multicast group; multicast without one sends no rekeys, as on IOS, and members register again
+    before their keys end. `retransmit_count` copies follow the first, every `retransmit_interval` seconds: of unicast
+    rekeys to those alone who have not acknowledged. `key_label` names the RSA key pair that signs; None: one that the
+    key server makes when it starts. `key_tree` keeps an LKH tree (RFC 6407 5.6.3).
+    """
 
     encryption: Encryption = Encryption.AES_CBC
     key_bits: int = 256
     signature_hash: Hash = Hash.SHA256
     lifetime: int = 86400
+    transport: RekeyTransport = RekeyTransport.MULTICAST
+    address: IPv4Address | None = None
+    retransmit_interval: int = 10
+    retransmit_count: int = 2
+    acknowledgement: Acknowledgement = Acknowledgement.SHA256
+    key_label: str | None = None
+    key_tree: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIdentity:
+    """One line of `crypto identity NAME`: a distinguished name (RFC 4514), or a domain name. Exactly one is set.
+
+    A certificate matches `dn` when each of its attributes is in the subject, and `fqdn` by a subjectAltName or by the
+    end of one: `example.com` also matches `ce1.example.com`.
+    """
+
+    dn: str | None = None
+    fqdn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +180,8 @@ class KeyServerGroup:
 
     `sender_id_bits` and `key_server_id` give disjoint RFC 6054 sender IDs to counter-mode transforms. `authorized` is
     `authorization address ipv4`: where members may register from; empty = whomever phase 1 authenticates.
+    `authorized_identities` is `authorization identity`: None does not look at certificates, an empty list lets nobody
+    in. `receive_only` is `sa receive-only`: members decrypt, and send in clear (reference/cisco-getvpn.md 2.7).
     """
 
     name: str
@@ -105,22 +196,40 @@ class KeyServerGroup:
     sender_id_bits: int = 24
     key_server_id: int = 0
     authorized: tuple[IPv4Network, ...] = ()
+    authorized_identities: tuple[CertificateIdentity, ...] | None = None
+    receive_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GroupMembership:
-    """`crypto gdoi group NAME` and the crypto map on a member. `key_servers` is the ordered list to try."""
+    """`crypto gdoi group NAME` and the crypto map on a member. `key_servers` is the ordered list to try.
+
+    `local_policy` is the crypto map's own access list, which holds deny entries alone and comes before the key
+    server's. `fail_close` is the access list of the fail-close map: until the first registration only what it denies
+    passes, in clear; None is fail-open. With `fail_close_revert` the same holds again once keys are lost. `passive`
+    sends encrypted and takes clear packets too. `recovery_check` registers again upon packets that cannot be
+    decrypted, at most once in that many seconds (reference/cisco-getvpn.md 2.7, 2.8).
+    """
 
     name: str
     identity: GroupIdentity
     key_servers: tuple[IPv4Address, ...]
     interface: str
     local_address: IPv4Address
+    local_policy: tuple[AccessListEntry, ...] = ()
+    fail_close: tuple[AccessListEntry, ...] | None = None
+    fail_close_revert: bool = False
+    passive: bool = False
+    recovery_check: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfiguration:
-    """Everything an agent needs to play its node. `hosts` maps names to addresses for /etc/hosts."""
+    """Everything an agent needs to play its node. `hosts` maps names to addresses for /etc/hosts.
+
+    `multicast_routing` has a router carry multicast between its interfaces. `started` is the lab's time, in seconds
+    since 1970, at which its clock shows 0: certificates are looked at on it; None takes the machine's own time.
+    """
 
     name: str
     kind: NodeKind
@@ -133,3 +242,8 @@ class NodeConfiguration:
     clock_scale: float = 1.0
     keylog: bool = False
     hosts: dict[str, str] = field(default_factory=dict)
+    isakmp: IsakmpSettings = IsakmpSettings()
+    trustpoints: tuple[Trustpoint, ...] = ()
+    rsa_keys: tuple[RsaKeyPair, ...] = ()
+    multicast_routing: bool = False
+    started: float | None = None

@@ -27,6 +27,14 @@ class Encryption(Enum):
     AES_CBC = "aes"
 
 
+class Authentication(Enum):
+    """How peers prove in phase 1 who they are (RFC 2409 5, RFC 4754)."""
+
+    PRE_SHARE = "pre-share"
+    RSA_SIG = "rsa-sig"
+    ECDSA_SIG = "ecdsa-sig"
+
+
 class Hash(Enum):
     """Hashes of phase 1 and of rekey signatures. MD5 exists for the reference captures only."""
 
