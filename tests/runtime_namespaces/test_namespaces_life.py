@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def public_interpreter() -> str:
     pytest.fail(f"{sys.executable} cannot be run by an ordinary user, and there is no /usr/bin/python3")
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder with a copy of labctl that an ordinary user may read: pytest's own, and a checkout in root's home, are
+    closed to other users."""
+    home = Path("/tmp") / f"labctl-test-{os.getpid()}"
+    home.mkdir(mode=0o755)
+    shutil.copytree(Path(labctl.__file__).parent, home / "labctl", ignore=shutil.ignore_patterns("__pycache__"))
+    yield home
+    shutil.rmtree(home)
+
+
 def host_state(folder: Path) -> tuple[str, list[str]]:
     """The host's links, and what is mounted of a lab's: other tests, which run beside this one, mount as well."""
     links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, text=True, check=True).stdout)
@@ -68,20 +80,15 @@ def test_five_nodes_in_a_row_reach_each_other_from_end_to_end(in_lab: InLab) -> 
 
 
 @pytest.mark.lab
-def test_an_ordinary_user_gets_the_same_lab(tmp_path: Path) -> None:
-    home = Path("/tmp") / f"labctl-test-{os.getpid()}"  # pytest's own folders are closed to other users
-    home.mkdir(mode=0o755)
-    try:
-        for name in ("ordinary_user.py", "chain.py", "standin_agent.py"):
-            shutil.copy(Path(__file__).with_name(name), home / name)
-        shutil.copytree(Path(labctl.__file__).parent, home / "labctl", ignore=shutil.ignore_patterns("__pycache__"))
-        command = [*as_nobody(home), public_interpreter(), str(home / "ordinary_user.py"), str(home / "state")]
-        environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-    finally:
-        shutil.rmtree(home)
+def test_an_ordinary_user_gets_the_same_lab(public_folder: Path) -> None:
+    for name in ("ordinary_user.py", "chain.py", "standin_agent.py"):
+        shutil.copy(Path(__file__).with_name(name), public_folder / name)
+    script, state = public_folder / "ordinary_user.py", public_folder / "state"
+    command = [*as_nobody(public_folder), public_interpreter(), str(script), str(state)]
+    environment = {**os.environ, "PYTHONPATH": str(public_folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
     assert answer["ping"] == 0
     assert answer["user_map"].split() == ["0", str(answer["uid"]), "1"]
     assert answer["uid"] != 0
@@ -259,17 +266,16 @@ def test_the_probe_says_that_this_machine_can() -> None:
 
 
 @pytest.mark.lab
-def test_where_user_namespaces_are_forbidden_the_remedy_is_told(tmp_path: Path) -> None:
+def test_where_user_namespaces_are_forbidden_the_remedy_is_told(public_folder: Path) -> None:
     # In a user namespace of its own, an account of no capability and a limit of 0 user namespaces.
     script = (
         "echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all --inh-caps=-all "
         f"{public_interpreter()} -m labctl.fabric --probe"
     )
-    home = tmp_path / "home"
-    home.mkdir()
-    command = [*as_nobody(home), "unshare", "--user", "--map-root-user", "sh", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*as_nobody(public_folder), "unshare", "--user", "--map-root-user", "sh", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(public_folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, check=False, timeout=30)
+    assert done.stdout, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["step"], done.returncode) == ("make a user namespace", 1)
     assert "user.max_user_namespaces" in remedy(answer["step"], answer["errno"])
