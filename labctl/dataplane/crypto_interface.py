@@ -2,16 +2,18 @@
 
 Bump in the stack (design decision 5). IP goes through the group's policy; ARP, LLDP, IS-IS and every other ethertype
 passes untouched, both ways. Without a policy everything passes: fail-open, as a member before its first registration.
+One frame meets one policy: `install` takes effect between two frames, and none is lost or held up for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from labctl.dataplane.packet_socket import PacketSocket
-from labctl.esp import CryptoPolicy, Verdict
+from labctl.esp import CryptoPolicy, DropReason, Verdict
 from labctl.esp.policy import VerdictAction
 
 ETHERNET = 14
@@ -29,11 +31,27 @@ _IPV4_LENGTH = slice(ETHERNET + 2, ETHERNET + 4)
 _IPV6_LENGTH = slice(ETHERNET + 4, ETHERNET + 6)
 
 
-class CryptoInterface:
-    """Frames between `inside` (towards the kernel) and `wire`, through a CryptoPolicy."""
+OnDrop = Callable[[DropReason, memoryview], None]
 
-    def __init__(self, inside: str, wire: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.policy: CryptoPolicy | None = None
+
+class CryptoInterface:
+    """Frames between `inside` (towards the kernel) and `wire`, through a CryptoPolicy.
+
+    `policy` is in force before the first frame passes. `on_drop` hears of every packet that a policy drops: the reason
+    and the packet, which is its to look at until it returns.
+    """
+
+    def __init__(
+        self,
+        inside: str,
+        wire: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        policy: CryptoPolicy | None = None,
+        on_drop: OnDrop | None = None,
+    ) -> None:
+        self.policy = policy
+        self._on_drop = on_drop
         self.frames: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
         self._loop = loop
@@ -49,7 +67,9 @@ class CryptoInterface:
         loop.add_reader(self._wire.fileno(), self._from_wire)
 
     def install(self, policy: CryptoPolicy | None) -> None:
-        """The policy that counts from the next frame on; None lets everything pass."""
+        """The policy that counts from the next frame on; None lets everything pass. Entries it keeps count on."""
+        if policy is not None and self.policy is not None:
+            policy.succeed(self.policy)
         self.policy = policy
 
     def close(self) -> None:
@@ -109,6 +129,8 @@ class CryptoInterface:
             self._send(target, header + bytes(item), way)
         if verdict.reason is not None:
             self.drops[verdict.reason.value] += 1
+            if self._on_drop is not None:
+                self._on_drop(verdict.reason, packet)
         if verdict.back is not None:
             origin.send(header[6:12] + header[:6] + header[12:14] + verdict.back)
 

@@ -2,11 +2,23 @@
 
 - `transforms`: one cipher with its integrity, per TransformSet. `association`: an SA with counters and nonces.
 - `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
-- `policy`: the ordered selectors of a group, what to do with each packet.
+- `policy`: the ordered selectors of a group, what to do with each packet. `selectors`: what an entry means.
+- `exemptions`: the group's own signalling, which passes in clear.
 """
 
 from labctl.esp.association import SecurityAssociation
 from labctl.esp.errors import DropPacket, DropReason
+from labctl.esp.exemptions import Exemptions, RegistrationPath, RekeyFlow
 from labctl.esp.policy import CryptoPolicy, PolicyEntry, Verdict
 
-__all__ = ["CryptoPolicy", "DropPacket", "DropReason", "PolicyEntry", "SecurityAssociation", "Verdict"]
+__all__ = [
+    "CryptoPolicy",
+    "DropPacket",
+    "DropReason",
+    "Exemptions",
+    "PolicyEntry",
+    "RegistrationPath",
+    "RekeyFlow",
+    "SecurityAssociation",
+    "Verdict",
+]

@@ -22,6 +22,7 @@ class DropReason(Enum):
     SEQUENCE_EXHAUSTED = "sequence-number-exhausted"
     NO_SENDER_ID = "no-sender-id"
     EXPIRED = "expired"
+    FAIL_CLOSE = "fail-close"
 
 
 class DropPacket(Exception):

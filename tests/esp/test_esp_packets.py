@@ -239,17 +239,6 @@ def test_what_one_member_sends_another_takes() -> None:
     assert (verdict.action, list(verdict.packets)) == (VerdictAction.CLEAR, [bytes(ping())])
 
 
-def test_the_nodes_own_registration_is_never_encrypted() -> None:
-    everything = permit(AccessListEntry(Action.PERMIT, 0, ANY, ANY))
-    own = bytes(IP(src=str(OWN), dst="10.255.0.11") / UDP(sport=848, dport=848))
-    answer = bytes(IP(dst=str(OWN), src="10.255.0.11") / UDP(sport=848, dport=848))
-    other = bytes(IP(src="10.1.1.1", dst="10.255.0.11") / UDP(sport=848, dport=848))
-    group = policy(everything)
-    assert group.outbound(own).action is VerdictAction.CLEAR
-    assert group.inbound(answer).action is VerdictAction.CLEAR
-    assert group.outbound(other).action is VerdictAction.ESP
-
-
 def test_an_unknown_spi_is_counted_as_such() -> None:
     stranger = bytes(IP(src="10.1.1.1", dst="10.1.2.2", proto=50) / Raw(bytes(64)))
     assert policy(permit()).inbound(stranger).reason is DropReason.INVALID_SPI

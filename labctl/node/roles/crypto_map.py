@@ -1,91 +1,182 @@
-"""The crypto maps of a node: one CryptoInterface an interface, with the policies of its memberships in order."""
+"""The crypto maps of a node: one CryptoInterface an interface, with the policies of its memberships in order.
+
+What counts on an interface, first match first (reference/cisco-getvpn.md 2.6, 2.7): of each group its local deny
+entries and the policy that its key server gave; behind all of them the fail-close access lists of groups that are
+closed, and then nothing else passes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 
-from labctl.configuration import GroupMembership, Interface, NodeConfiguration
+from labctl.configuration import AccessListEntry, Action, GroupMembership, Interface, NodeConfiguration
 from labctl.dataplane import CryptoInterface
-from labctl.esp import CryptoPolicy, PolicyEntry, SecurityAssociation
+from labctl.esp import (
+    CryptoPolicy,
+    DropReason,
+    Exemptions,
+    PolicyEntry,
+    RegistrationPath,
+    RekeyFlow,
+    SecurityAssociation,
+)
 from labctl.node.links import accept_own_packets
-from labctl.node.roles.role import RoleFailure
+from labctl.node.roles.drop_log import DropLog
+from labctl.node.roles.role import RoleFailure, World
 
 # The names of a split interface (docs/internals.md, ESP and the data plane).
 WIRE_SIDE, INNER_SIDE = ".wire", ".in"
 
 
-class CryptoMap:
-    """The crypto map of one interface. Several groups share it in the order of the configuration."""
+@dataclass(slots=True)
+class _Part:
+    """What one membership brings to the interface. `closed`: it has no keys, and fails close."""
 
-    def __init__(self, interface: Interface, own: Sequence[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    membership: GroupMembership
+    local: tuple[PolicyEntry, ...]
+    fail_close: tuple[PolicyEntry, ...]
+    closed: bool
+    entries: Sequence[PolicyEntry] = ()
+    associations: Mapping[int, SecurityAssociation] = field(default_factory=dict)
+    rekeys: tuple[RekeyFlow, ...] = ()
+    on_invalid_spi: Callable[[], None] | None = None
+
+
+class CryptoMap:
+    """The crypto map of one interface. Several groups share it in the order of the configuration.
+
+    It is in force, closed where a membership fails close, before the interface passes its first frame.
+    """
+
+    def __init__(self, world: World, interface: Interface) -> None:
+        configuration = world.configuration
         self.name = interface.name
         self._mtu = interface.mtu
-        self._own = tuple(own)
-        self._parts: dict[str, tuple[Sequence[PolicyEntry], Mapping[int, SecurityAssociation]]] = {}
-        self._order: list[str] = []
+        self._own = _own_addresses(configuration, interface)
+        self._paths = _registration_paths(configuration)
+        self._parts = {item.name: _part(item) for item in configuration.memberships if item.interface == interface.name}
+        self._log = DropLog(interface.name, world.log, world.clock.now)
+        self._warn_of_permits(world)
         try:
             accept_own_packets(interface.name)
-            self._crossing = CryptoInterface(interface.name + INNER_SIDE, interface.name + WIRE_SIDE, loop)
+            self._crossing = CryptoInterface(
+                interface.name + INNER_SIDE,
+                interface.name + WIRE_SIDE,
+                asyncio.get_running_loop(),
+                policy=self._policy(),
+                on_drop=self._dropped,
+            )
         except OSError as error:
             raise RoleFailure(
                 f"the crypto map of {interface.name} cannot be applied: {os.strerror(error.errno or 0)}"
             ) from None
 
-    def add(self, group: str) -> None:
-        """Reserve a place for a group's policy."""
-        self._order.append(group)
-
     def install(
         self, group: str, entries: Sequence[PolicyEntry], associations: Mapping[int, SecurityAssociation]
     ) -> None:
         """The policy of one group, in force from the next frame on."""
-        self._parts[group] = (entries, associations)
+        part = self._parts[group]
+        part.entries, part.associations, part.closed = entries, associations, False
         self._apply()
 
+    def close_group(self, group: str) -> None:
+        """The group's keys are lost and it reverts to fail-close: as before its first registration."""
+        self._reset(self._parts[group], closed=True)
+
     def withdraw(self, group: str) -> None:
-        """The group was left; without any policy everything passes."""
-        if self._parts.pop(group, None) is not None:
-            self._apply()
+        """The group was left: as before its first registration. What is configured here stays."""
+        part = self._parts[group]
+        part.rekeys = ()
+        self._reset(part, closed=part.membership.fail_close is not None)
+
+    def exempt(self, group: str, rekeys: Sequence[RekeyFlow]) -> None:
+        """Where the group's multicast rekeys come to and from; none: it has no such group (any more)."""
+        self._parts[group].rekeys = tuple(rekeys)
+        self._apply()
+
+    def is_closed(self, group: str) -> bool:
+        """True while the group fails close."""
+        return self._parts[group].closed
+
+    def on_invalid_spi(self, group: str, callback: Callable[[], None]) -> None:
+        """Have a membership told of every ESP packet under a key that nobody here has."""
+        self._parts[group].on_invalid_spi = callback
 
     def counters(self) -> dict[str, Any]:
-        """Frames, drops, SAs and policy entries; the entries with their text."""
+        """Frames, drops, SAs and policy entries; the entries with their text; the groups that fail close."""
         found = self._crossing.counters()
         policy = self._crossing.policy
         entries = [] if policy is None else [text_of(item) for item in policy.entries]
         hits = found.pop("entries")
-        return {**found, "entries": [{"entry": text, "hits": hit} for text, hit in zip(entries, hits, strict=True)]}
+        return {
+            **found,
+            "entries": [{"entry": text, "hits": hit} for text, hit in zip(entries, hits, strict=True)],
+            "closed": [name for name, part in self._parts.items() if part.closed],
+        }
 
     def close(self) -> None:
         """Stop passing frames."""
         self._crossing.close()
 
+    def _reset(self, part: _Part, *, closed: bool) -> None:
+        part.entries, part.associations, part.closed = (), {}, closed
+        self._apply()
+
     def _apply(self) -> None:
-        parts = [self._parts[group] for group in self._order if group in self._parts]
-        if not parts:
-            self._crossing.install(None)
-            return
-        entries = [entry for part, _ in parts for entry in part]
-        associations = {spi: sa for _, part in parts for spi, sa in part.items()}
-        self._crossing.install(CryptoPolicy(entries, associations, own=self._own, mtu=self._mtu))
+        self._crossing.install(self._policy())
+
+    def _policy(self) -> CryptoPolicy | None:
+        parts = list(self._parts.values())
+        closed = [part for part in parts if part.closed]
+        entries = [entry for part in parts for entry in (*part.local, *part.entries)]
+        entries += [entry for part in closed for entry in part.fail_close]
+        if not entries and not closed:
+            return None
+        rekeys = [flow for part in parts for flow in part.rekeys]
+        exemptions = Exemptions(
+            self._paths,
+            rekeys,
+            own=[IPv4Address(address) for address in self._own if len(address) == 4],
+            membership=bool(rekeys) or not closed,
+        )
+        associations = {spi: sa for part in parts for spi, sa in part.associations.items()}
+        return CryptoPolicy(
+            entries, associations, own=self._own, exemptions=exemptions, closed=bool(closed), mtu=self._mtu
+        )
+
+    def _dropped(self, reason: DropReason, packet: memoryview) -> None:
+        self._log.take(reason, packet)
+        if reason is DropReason.INVALID_SPI:
+            for part in self._parts.values():
+                if part.on_invalid_spi is not None:
+                    part.on_invalid_spi()
+
+    def _warn_of_permits(self, world: World) -> None:
+        for name, part in self._parts.items():
+            for item in part.local:
+                if item.entry.action is Action.PERMIT:
+                    text = f"Permit entry in the local access list of group {name} is not supported, its traffic is "
+                    world.log("GDOI", 3, "GM_ACL_PERMIT", f"{text}dropped: {text_of(item)}")
 
 
-def crypto_maps(configuration: NodeConfiguration) -> dict[str, CryptoMap]:
+def crypto_maps(world: World) -> dict[str, CryptoMap]:
     """A crypto map for every interface that has one, whether or not a membership uses it. Raises RoleFailure."""
-    loop = asyncio.get_running_loop()
+    configuration = world.configuration
     found: dict[str, CryptoMap] = {}
     try:
         for interface in configuration.interfaces:
             if interface.crypto_map:
-                found[interface.name] = CryptoMap(interface, _own_addresses(configuration, interface), loop)
+                found[interface.name] = CryptoMap(world, interface)
         for membership in configuration.memberships:
             if membership.interface not in found:
                 raise RoleFailure(
                     f"group {membership.name}: interface {membership.interface} has no crypto map on this node"
                 )
-            found[membership.interface].add(membership.name)
     except RoleFailure:
         for item in found.values():
             item.close()
@@ -93,16 +184,34 @@ def crypto_maps(configuration: NodeConfiguration) -> dict[str, CryptoMap]:
     return found
 
 
-def _own_addresses(configuration: NodeConfiguration, interface: Interface) -> list[bytes]:
+def _part(membership: GroupMembership) -> _Part:
+    fail_close = membership.fail_close
+    return _Part(
+        membership, _entries(membership.local_policy), _entries(fail_close or ()), closed=fail_close is not None
+    )
+
+
+def _entries(access_list: Sequence[AccessListEntry]) -> tuple[PolicyEntry, ...]:
+    """An access list of our own: what it denies passes in clear; what it permits has no SA, and is dropped."""
+    return tuple(PolicyEntry(entry) for entry in access_list)
+
+
+def _own_addresses(configuration: NodeConfiguration, interface: Interface) -> tuple[bytes, ...]:
     """Every address of the node; first those of the interface, from which ICMP errors come."""
-    first = [membership.local_address for membership in _memberships_on(configuration, interface)]
+    first = [item.local_address for item in configuration.memberships if item.interface == interface.name]
     ours = [address.ip for address in interface.addresses]
     others = [address.ip for item in configuration.interfaces for address in item.addresses]
-    return list(dict.fromkeys(address.packed for address in (*ours, *first, *others)))
+    return tuple(dict.fromkeys(address.packed for address in (*ours, *first, *others)))
 
 
-def _memberships_on(configuration: NodeConfiguration, interface: Interface) -> list[GroupMembership]:
-    return [membership for membership in configuration.memberships if membership.interface == interface.name]
+def _registration_paths(configuration: NodeConfiguration) -> list[RegistrationPath]:
+    """Between memberships and their key servers, whichever interface leads there, and to a key server of this node."""
+    paths = [RegistrationPath(group.address, None) for group in configuration.key_server_groups]
+    return paths + [
+        RegistrationPath(membership.local_address, server)
+        for membership in configuration.memberships
+        for server in membership.key_servers
+    ]
 
 
 def text_of(item: PolicyEntry) -> str:

@@ -29,7 +29,7 @@ class Roles:
     async def start(self) -> None:
         """Open the port and the crypto maps, then begin to serve and to register. Raises RoleFailure."""
         configuration, port = self._world.configuration, self._world.port
-        self._crypto_maps = crypto_maps(configuration)
+        self._crypto_maps = crypto_maps(self._world)
         if not configuration.key_server_groups and not configuration.memberships:
             return
         try:

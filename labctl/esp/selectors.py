@@ -1,0 +1,77 @@
+"""Selectors: what a packet is (addresses, protocol, ports), and whether an access-list entry means it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from labctl.configuration import AccessListEntry
+from labctl.esp import ip
+
+
+class Flow(NamedTuple):
+    """Addresses and ports as numbers; ports are 0 where `has_ports` is false."""
+
+    version: int
+    source: int
+    destination: int
+    protocol: int
+    source_port: int
+    destination_port: int
+    has_ports: bool
+
+
+class Matcher:
+    """An entry with its numbers ready."""
+
+    __slots__ = (
+        "destination",
+        "destination_mask",
+        "destination_port",
+        "protocol",
+        "source",
+        "source_mask",
+        "source_port",
+        "version",
+    )
+
+    def __init__(self, entry: AccessListEntry) -> None:
+        self.version = entry.source.version
+        self.source = int(entry.source.network_address)
+        self.source_mask = int(entry.source.netmask)
+        self.destination = int(entry.destination.network_address)
+        self.destination_mask = int(entry.destination.netmask)
+        self.protocol = entry.protocol
+        self.source_port = entry.source_port
+        self.destination_port = entry.destination_port
+
+    def matches(self, flow: Flow) -> bool:
+        """True if the entry means this flow."""
+        if flow.version != self.version or (self.protocol and flow.protocol != self.protocol):
+            return False
+        if flow.source & self.source_mask != self.source:
+            return False
+        if flow.destination & self.destination_mask != self.destination:
+            return False
+        # A fragment without ports matches entries of any port only (reference 6.4, choice).
+        if self.source_port and (not flow.has_ports or flow.source_port != self.source_port):
+            return False
+        return not (self.destination_port and (not flow.has_ports or flow.destination_port != self.destination_port))
+
+
+def read_flow(packet: memoryview) -> Flow:
+    """Addresses, protocol and ports of a packet that `ip.check_packet` accepted."""
+    if packet[0] >> 4 == 4:
+        header = (packet[0] & 15) * 4
+        protocol = packet[9]
+        later = int.from_bytes(packet[6:8], "big") & ip.OFFSET
+        source = int.from_bytes(packet[12:16], "big")
+        destination = int.from_bytes(packet[16:20], "big")
+        version = 4
+    else:
+        header, protocol, later, version = ip.IPV6_HEADER, packet[6], 0, 6
+        source = int.from_bytes(packet[8:24], "big")
+        destination = int.from_bytes(packet[24:40], "big")
+    has_ports = protocol in ip.PORT_PROTOCOLS and not later and len(packet) >= header + 4
+    source_port = int.from_bytes(packet[header : header + 2], "big") if has_ports else 0
+    destination_port = int.from_bytes(packet[header + 2 : header + 4], "big") if has_ports else 0
+    return Flow(version, source, destination, protocol, source_port, destination_port, has_ports)

@@ -1,0 +1,88 @@
+"""What a router logs of packets that its crypto map drops (reference/cisco-getvpn.md section 4), rate limited.
+
+GM_FAIL_CLOSE is ours: the vendor's words for packets that fail-close stops are not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+
+from labctl.esp import DropReason
+
+# Lab seconds between two lines of one kind about one source, and how many sources one kind speaks of meanwhile:
+# whoever floods us must not fill our log.
+INTERVAL = 60.0
+MAX_SOURCES = 8
+
+Log = Callable[[str, int, str, str], None]
+
+
+class DropLog:
+    """Turns dropped packets into lines."""
+
+    def __init__(self, interface: str, log: Log, now: Callable[[], float]) -> None:
+        self._interface = interface
+        self._log = log
+        self._now = now
+        self._told: dict[DropReason, dict[bytes, float]] = {reason: {} for reason in _TEXTS}
+
+    def take(self, reason: DropReason, packet: memoryview) -> None:
+        """Log a dropped packet, if it is worth a line and its turn."""
+        if reason not in _TEXTS or len(packet) < 20:
+            return
+        source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+        told, now = self._told[reason], self._now()
+        for known in [known for known, moment in told.items() if now >= moment + INTERVAL]:
+            del told[known]
+        if source in told or len(told) >= MAX_SOURCES:
+            return
+        told[source] = now
+        facility, mnemonic, text = _TEXTS[reason]
+        self._log(facility, 4, mnemonic, text.format(interface=self._interface, **_facts(packet)))
+
+
+_TEXTS = {
+    DropReason.NOT_IPSEC: (
+        "CRYPTO",
+        "RECVD_PKT_NOT_IPSEC",
+        "Rec'd packet not an IPSEC packet. (ip) vrf/dest_addr= /{destination}, src_addr= {source}, prot= {protocol}",
+    ),
+    DropReason.INVALID_SPI: (
+        "CRYPTO",
+        "RECVD_PKT_INV_SPI",
+        "decaps: rec'd IPSEC packet has invalid spi for destaddr={destination}, prot=50, spi={spi:#010x}({spi}), "
+        "srcaddr={source}, input interface={interface}",
+    ),
+    DropReason.MAC_ERROR: (
+        "CRYPTO",
+        "RECVD_PKT_MAC_ERR",
+        "decrypt: mac verify failed for connection id={identity} spi={spi:#010x} seqno={sequence:#010x} "
+        "srcaddr={source} destaddr={destination}",
+    ),
+    DropReason.FAIL_CLOSE: (
+        "GDOI",
+        "GM_FAIL_CLOSE",
+        "{interface} has a group without keys and fails close: dropped a packet from {source} to {destination}, "
+        "prot= {protocol}",
+    ),
+}
+
+
+def _facts(packet: memoryview) -> dict[str, object]:
+    if packet[0] >> 4 == 4:
+        start, protocol = (packet[0] & 15) * 4, packet[9]
+        ends: tuple[object, object] = IPv4Address(bytes(packet[12:16])), IPv4Address(bytes(packet[16:20]))
+    else:
+        start, protocol = 40, packet[6]
+        ends = IPv6Address(bytes(packet[8:24])), IPv6Address(bytes(packet[24:40]))
+    spi = int.from_bytes(packet[start : start + 4], "big")
+    return {
+        "source": ends[0],
+        "destination": ends[1],
+        "protocol": protocol,
+        "spi": spi,
+        # A router numbers its SAs; ours are told apart by what is left of the SPI.
+        "identity": spi & 0xFFFF,
+        "sequence": int.from_bytes(packet[start + 4 : start + 8], "big"),
+    }
