@@ -13,6 +13,8 @@ import socket
 import sys
 from pathlib import Path
 
+from labctl.kernel.signals import forget_inherited_signals
+
 # Inside the fabric container, on its own tmpfs.
 CONTAINER_DOOR = Path("/run/labctl/door.sock")
 
@@ -28,6 +30,7 @@ def main() -> int:
     parser.add_argument("--probe", action="store_true")
     parser.add_argument("--supervise", type=int, metavar="FD")
     options = parser.parse_args()
+    forget_inherited_signals()
     if options.connect:
         from labctl.fabric.relay import relay
 

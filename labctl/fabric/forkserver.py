@@ -27,6 +27,7 @@ from contextlib import suppress
 
 from labctl.fabric import container
 from labctl.kernel.namespaces import close_all_but, open_network_namespace
+from labctl.kernel.signals import forget_inherited_signals
 
 RunAgent = Callable[[socket.socket], None]
 
@@ -93,6 +94,7 @@ def _fork(request: dict[str, object], descriptor: int, run: RunAgent) -> int:
 def _become_node(request: dict[str, object], descriptor: int, run: RunAgent) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    forget_inherited_signals()
     name, hosts = str(request["name"]), request["hosts"]
     assert isinstance(hosts, dict)
     os.setsid()

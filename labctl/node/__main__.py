@@ -13,6 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
+from labctl.kernel.signals import forget_inherited_signals
 from labctl.node.agent import Agent
 
 USAGE = "usage: python -m labctl.node --listen PATH"
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(f"labctl.node: cannot listen on {arguments[1]}: {error.strerror}", file=sys.stderr)
         return 1
+    forget_inherited_signals()
     asyncio.run(serve(listener))
     Path(arguments[1]).unlink(missing_ok=True)
     return 0

@@ -259,6 +259,31 @@ def test_the_container_entrance_listens_privately_serves_on_and_ends_on_sigterm(
         process.communicate()
 
 
+def test_commands_find_default_signals_whatever_the_agent_was_started_with(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    # As in the background of a shell, under nohup, with a signal held back.
+    code = (
+        "import os, signal, sys\n"
+        "for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'labctl.node', '--listen', sys.argv[1]])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    try:
+
+        async def main() -> None:
+            node = await connected(await dial(path))
+            output, _, _ = await node.execute("grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
+            assert {int(line.split()[1], 16) for line in output.decode().splitlines()} == {0}
+            process.send_signal(signal.SIGTERM)
+            await node.connection.wait_closed()
+
+        run(main())
+    finally:
+        process.kill()
+        process.communicate()
+
+
 async def dial(path: Path) -> socket.socket:
     """Connect as the fabric does: the socket appears when the agent listens."""
     while True:
