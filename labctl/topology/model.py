@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from labctl.configuration import AccessListEntry, GroupIdentity, IsakmpPolicy, NodeKind, RekeyPolicy, TransformSet
 from labctl.topology.checks import CheckSpec
+from labctl.topology.pki import KeyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,34 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFault:
+    """What is wrong with a node's certificate on purpose: another CA's, another's name, expired, revoked."""
+
+    authority: str | None = None
+    fqdn: str | None = None
+    expired: bool = False
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pki:
+    """The lab's own CA. `faults` is by node. With `named_by_subject` nodes call themselves by their subjects."""
+
+    authority: str = "LAB_CA"
+    domain: str = "lab.example"
+    rsa_bits: int = 2048
+    ecdsa_bits: int = 256
+    named_by_subject: bool = False
+    check_revocation: bool = True
+    validity_days: int = 365
+    faults: dict[str, CertificateFault] = field(default_factory=dict)
+
+    def bits(self, kind: KeyType) -> int:
+        """The size of keys of a kind."""
+        return self.rsa_bits if kind is KeyType.RSA else self.ecdsa_bits
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A whole lab."""
 
@@ -97,6 +126,7 @@ class Topology:
     segments: tuple[Segment, ...]
     groups: tuple[Group, ...]
     checks: tuple[CheckSpec, ...] = ()
+    pki: Pki = Pki()
 
     @property
     def node_names(self) -> tuple[str, ...]:

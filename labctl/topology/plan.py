@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from labctl.configuration import NodeConfiguration, NodeKind, to_json
 from labctl.topology.checks import CheckSpec
+from labctl.topology.pki import PkiPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,10 @@ class PlannedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole lab. `runtime` is `auto`, `namespaces` or `docker`; `switches` are bridges of the fabric."""
+    """A whole lab. `runtime` is `auto`, `namespaces` or `docker`; `switches` are bridges of the fabric.
+
+    `pki` is what must be made before the plan is whole: `plan()` takes it back as Credentials.
+    """
 
     lab: str
     runtime: str
@@ -78,6 +82,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     checks: tuple[CheckSpec, ...]
     clock_scale: float = 1.0
+    pki: PkiPlan = field(default_factory=PkiPlan)
 
     def node(self, name: str) -> PlannedNode:
         """The node called `name`. Raises KeyError."""

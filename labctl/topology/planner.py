@@ -17,23 +17,27 @@ from labctl.configuration import (
     NodeKind,
     PreSharedKey,
 )
+from labctl.topology.certificates import plan_pki
 from labctl.topology.flows import crypto_segment
 from labctl.topology.model import End, Group, Node, Topology
+from labctl.topology.pki import Credentials
 from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
 from labctl.topology.routing import Routing
 
+NO_CREDENTIALS = Credentials()
 # What stands for a generated key in a plan that nobody will carry out.
 GENERATED = b"<generated>"
 # 144 bits as 24 characters that any `crypto isakmp key` takes.
 _GENERATED_KEY_OCTETS = 18
 
 
-def plan(topology: Topology, *, secret: bytes | None = None) -> Plan:
+def plan(topology: Topology, *, secret: bytes | None = None, credentials: Credentials = NO_CREDENTIALS) -> Plan:
     """What `up` makes of a topology. Generated pre-shared keys derive from `secret`, the lab's own.
 
-    Without a secret the plan is for reading: `<generated>` stands where such a key would be.
+    Without a secret the plan is for reading: `<generated>` stands where such a key would be. `Plan.pki` says what
+    `credentials` must hold; without them nodes have no certificates, and key servers no key that they share.
     """
-    return _Planner(topology, secret).plan()
+    return _Planner(topology, secret, credentials).plan()
 
 
 def mac_address(node: str, interface: str) -> str:
@@ -43,9 +47,10 @@ def mac_address(node: str, interface: str) -> str:
 
 
 class _Planner:
-    def __init__(self, topology: Topology, secret: bytes | None) -> None:
+    def __init__(self, topology: Topology, secret: bytes | None, credentials: Credentials) -> None:
         self._topology = topology
         self._secret = secret
+        self._credentials = credentials
         self._routing = Routing(topology.nodes, topology.segments)
         self._addresses = topology.control_addresses()
         self._interfaces = topology.interfaces()
@@ -80,6 +85,7 @@ class _Planner:
             ),
             checks=topology.checks,
             clock_scale=topology.clock_scale,
+            pki=plan_pki(topology),
         )
 
     def _configuration(self, node: Node) -> NodeConfiguration:
@@ -96,6 +102,9 @@ class _Planner:
             memberships=tuple(self._membership(crypto, group) for group in self._memberships.get(node.name, ())),
             clock_scale=self._topology.clock_scale,
             hosts=self._hosts,
+            trustpoints=self._credentials.trustpoints.get(node.name, ()),
+            rsa_keys=self._credentials.rsa_keys.get(node.name, ()),
+            started=self._credentials.started,
         )
 
     def _crypto_end(self, member: str) -> End | None:
