@@ -35,6 +35,12 @@ class AckType(IntEnum):
         return 512 if self.hash is Hash.SHA256 else 1024
 
 
+class Unsolicited(PeerError):
+    """Nobody asked for this acknowledgement."""
+
+    notify = NotifyType.INVALID_COOKIE
+
+
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
     """A member's answer to the rekey with this sequence number."""

@@ -5,7 +5,8 @@ RFC 6407 5.3-5.6. Unknown algorithms and attributes make a conforming member ref
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
 from labctl import crypto
 from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
@@ -26,6 +27,7 @@ from labctl.gdoi.payloads import GdoiSa, KeyDownload, SaKek, SaTek
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficEncryptionKey
 from labctl.isakmp.attributes import Attribute, single
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
+from labctl.isakmp.payloads import IdType
 
 MAX_SENDER_IDS = 64
 
@@ -57,6 +59,9 @@ class KekPolicy:
     key_octets: int
     signature_hash: Hash
     lifetime: int
+    source: IPv4Address | None = None
+    address: IPv4Address | None = None
+    acknowledgement: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class TekPolicy:
     transform: TransformSet | None
     lifetime: int
     order: int | None = None
+    receive_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,21 @@ def read_kek(sak: SaKek) -> KekPolicy:
     if signature_hash is None:
         raise PolicyRefused(f"signature hash {hash_number}")
     lifetime = _lifetime(_number(sak.attributes, KekAttribute.KEY_LIFETIME) or 0, "a KEK")
-    return KekPolicy(sak.spi, encryption, (bits or 192) // 8, signature_hash, lifetime)
+    source, address = _address(sak.source_kind, sak.source), _address(sak.destination_kind, sak.destination)
+    return KekPolicy(
+        sak.spi,
+        encryption,
+        (bits or 192) // 8,
+        signature_hash,
+        lifetime,
+        source,
+        address if address is not None and address.is_multicast else None,
+        _number(sak.attributes, KekAttribute.ACK_REQUESTED),
+    )
+
+
+def _address(kind: int, data: bytes) -> IPv4Address | None:
+    return IPv4Address(data) if kind == IdType.IPV4_ADDR and len(data) == 4 else None
 
 
 def read_tek(sat: SaTek) -> TekPolicy:
@@ -159,13 +179,15 @@ def read_tek(sat: SaTek) -> TekPolicy:
         raise PolicyRefused("an encapsulation mode other than tunnel")
     if value(SaAttribute.ADDRESS_PRESERVATION, numbers.PRESERVE_BOTH) != numbers.PRESERVE_BOTH:
         raise PolicyRefused("an address preservation other than of both addresses")
-    if value(SaAttribute.SA_DIRECTION, numbers.SYMMETRIC) != numbers.SYMMETRIC:
-        raise PolicyRefused("an SA direction other than symmetric")
+    direction = value(SaAttribute.SA_DIRECTION, numbers.SYMMETRIC)
+    if direction not in (numbers.RECEIVER_ONLY, numbers.SYMMETRIC):
+        raise PolicyRefused("an SA direction other than symmetric and receiver-only")
     if value(SaAttribute.LIFE_TYPE, numbers.LIFE_SECONDS) != numbers.LIFE_SECONDS:
         raise PolicyRefused("a lifetime that is not in seconds")
     transform = _transform(cipher, value(SaAttribute.KEY_LENGTH, 0), value(SaAttribute.AUTHENTICATION_ALGORITHM, 0))
     lifetime = _lifetime(value(SaAttribute.LIFE_DURATION, numbers.DEFAULT_LIFE_SECONDS), "a TEK")
-    return TekPolicy(entry, sat.spi_number, transform, lifetime, _number(sat.attributes, SaAttribute.POLICY_ORDER))
+    order = _number(sat.attributes, SaAttribute.POLICY_ORDER)
+    return TekPolicy(entry, sat.spi_number, transform, lifetime, order, direction == numbers.RECEIVER_ONLY)
 
 
 def _lifetime(seconds: int, what: str) -> int:
@@ -188,8 +210,11 @@ def _transform(cipher: Cipher, key_bits: int, authentication: int) -> TransformS
     return TransformSet(cipher, fixed.get(cipher, key_bits), integrity)
 
 
-def combine(policy: Policy, download: KeyDownload, sequence: int, now: float) -> GroupKeys:
-    """Policy and keys together. Packets that no policy names are ignored (RFC 6407 5.6). Raises PeerError."""
+def combine(policy: Policy, download: KeyDownload, sequence: int, held: GroupKeys | None = None) -> GroupKeys:
+    """Policy and keys together. Packets that no policy names are ignored (RFC 6407 5.6). Raises PeerError.
+
+    A rekey may leave out what the member holds: sender IDs always, a KEK that stays.
+    """
     packets = {int.from_bytes(packet.spi, "big"): packet for packet in download.of(KdType.TEK)}
     teks: dict[int, TrafficEncryptionKey] = {}
     for tek in policy.teks:
@@ -212,16 +237,19 @@ def combine(policy: Policy, download: KeyDownload, sequence: int, now: float) ->
         expires = policy.received + tek.lifetime
         teks[tek.spi] = TrafficEncryptionKey(tek.spi, tek.transform, key, integrity, tek.lifetime, expires)
     bits, sender_ids = _sender_ids(download)
+    if held is not None and not sender_ids:
+        bits, sender_ids = held.sender_id_bits, held.sender_ids
     if policy.needs_sender_id and not sender_ids:
         raise MalformedMessage("a counter-mode policy without a sender ID")
     return GroupKeys(
         _rules(policy),
         teks,
-        _kek(policy, download, sequence),
+        _kek(policy, download, sequence, None if held is None else held.kek),
         sender_ids,
         bits,
         policy.activation_delay,
         policy.deactivation_delay,
+        any(tek.receive_only for tek in policy.teks),
     )
 
 
@@ -237,10 +265,14 @@ def _rules(policy: Policy) -> tuple[PolicyRule, ...]:
     )
 
 
-def _kek(policy: Policy, download: KeyDownload, sequence: int) -> KeyEncryptionKey | None:
+def _kek(
+    policy: Policy, download: KeyDownload, sequence: int, held: KeyEncryptionKey | None
+) -> KeyEncryptionKey | None:
     if policy.kek is None:
         return None
     packets = [packet for packet in download.of(KdType.KEK) if packet.spi == policy.kek.spi]
+    if not packets and held is not None and held.spi == policy.kek.spi:
+        return replace(held, sequence=sequence)
     if not packets:
         raise MalformedMessage("no key for the KEK")
     both = packets[0].octets(KekKey.ALGORITHM_KEY) or b""
@@ -264,6 +296,9 @@ def _kek(policy: Policy, download: KeyDownload, sequence: int) -> KeyEncryptionK
         policy.kek.lifetime,
         policy.received + policy.kek.lifetime,
         sequence,
+        policy.kek.source,
+        policy.kek.address,
+        policy.kek.acknowledgement,
     )
 
 

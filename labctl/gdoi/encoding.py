@@ -14,6 +14,8 @@ from labctl.isakmp.attributes import Attribute
 from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.payloads import Identification, IdType
 
+UNSPECIFIED = IPv4Address("0.0.0.0")
+
 
 def group_identity(identity: GroupIdentity) -> Identification:
     """The ID payload of a group: a four-octet KEY_ID in network order, or an address (reference 3.2)."""
@@ -27,10 +29,9 @@ def seconds_left(expires: float, now: float) -> int:
     return max(1, int(expires - now))
 
 
-def sa_kek(
-    kek: KeyEncryptionKey, source: IPv4Address, destination: IPv4Address, signature_bits: int, now: float
-) -> SaKek:
-    """The policy of rekeys. `destination` is 0.0.0.0 for unicast rekeys (reference 3.4)."""
+def sa_kek(kek: KeyEncryptionKey, source: IPv4Address, signature_bits: int, now: float) -> SaKek:
+    """The policy of rekeys. Their destination is 0.0.0.0 where each member gets its own copy (reference 3.4)."""
+    destination = kek.address or UNSPECIFIED
     attributes = [Attribute.tv(KekAttribute.ALGORITHM, numbers.KEK_ALGORITHMS[kek.encryption])]
     if kek.encryption is Encryption.AES_CBC:
         attributes.append(Attribute.tv(KekAttribute.KEY_LENGTH, len(kek.key) * 8))
@@ -40,6 +41,8 @@ def sa_kek(
         Attribute.tv(KekAttribute.SIG_ALGORITHM, numbers.SIGNATURE_RSA),
         Attribute.tv(KekAttribute.SIG_KEY_LENGTH, signature_bits),
     ]
+    if kek.acknowledgement is not None:
+        attributes.append(Attribute.tv(KekAttribute.ACK_REQUESTED, kek.acknowledgement))
     kind = IdType.IPV4_ADDR
     return SaKek(kind, source.packed, GDOI_PORT, kind, destination.packed, GDOI_PORT, kek.spi, tuple(attributes))
 
@@ -54,8 +57,13 @@ def gap(activation_delay: int, deactivation_delay: int) -> GroupAssociatedPolicy
     return GroupAssociatedPolicy.of(values) if values else None
 
 
-def sa_tek(entry: AccessListEntry, tek: TrafficEncryptionKey, now: float, order: int | None) -> SaTek:
-    """A permit entry under its TEK. `order` is our private attribute, for peers that announced it."""
+def sa_tek(
+    entry: AccessListEntry, tek: TrafficEncryptionKey, now: float, order: int | None, *, receive_only: bool = False
+) -> SaTek:
+    """A permit entry under its TEK. `order` is our private attribute, for peers that announced it.
+
+    `receive_only`: members take the key for decryption alone and send in clear (reference/cisco-getvpn.md 2.7).
+    """
     transform = tek.transform
     attributes = [
         Attribute.tv(SaAttribute.LIFE_TYPE, numbers.LIFE_SECONDS),
@@ -70,7 +78,7 @@ def sa_tek(entry: AccessListEntry, tek: TrafficEncryptionKey, now: float, order:
         attributes.append(Attribute.tv(SaAttribute.KEY_LENGTH, transform.key_bits))
     attributes += [
         Attribute.tv(SaAttribute.ADDRESS_PRESERVATION, numbers.PRESERVE_BOTH),
-        Attribute.tv(SaAttribute.SA_DIRECTION, numbers.SYMMETRIC),
+        Attribute.tv(SaAttribute.SA_DIRECTION, numbers.RECEIVER_ONLY if receive_only else numbers.SYMMETRIC),
     ]
     if order is not None:
         attributes.append(Attribute.tv(SaAttribute.POLICY_ORDER, order))

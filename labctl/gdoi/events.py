@@ -43,4 +43,31 @@ class Phase1KeyLog:
     peer: IPv4Address
 
 
-Event = LogMessage | PolicyInstalled | StateChanged | Phase1KeyLog
+@dataclass(frozen=True, slots=True)
+class RekeyKeyLog:
+    """For a key log on request: a KEK, which encrypts rekeys in CBC under its one IV (RFC 6407 5.6.2)."""
+
+    spi: bytes
+    iv: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyAddress:
+    """Rekeys come to this multicast group from now on: join it on the crypto interface. None: leave the last one."""
+
+    group: str
+    address: IPv4Address | None
+    source: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysLost:
+    """A member has no TEK any more. `policy` is True where the rules stay (their packets are dropped), False where
+    they are gone as well, as before the first registration."""
+
+    group: str
+    policy: bool
+
+
+Event = LogMessage | PolicyInstalled | StateChanged | Phase1KeyLog | RekeyKeyLog | RekeyAddress | KeysLost

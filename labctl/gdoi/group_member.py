@@ -11,16 +11,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
 from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey
 from labctl.gdoi import encoding
 from labctl.gdoi.decoding import Policy, combine, read_policy
-from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, PolicyInstalled, StateChanged
+from labctl.gdoi.events import (
+    Event,
+    KeysLost,
+    LogMessage,
+    Phase1KeyLog,
+    PolicyInstalled,
+    RekeyAddress,
+    RekeyKeyLog,
+    StateChanged,
+)
+from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, apply_push
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
-from labctl.gdoi.policy import GroupKeys
+from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
+from labctl.gdoi.push import Push, ReplayedRekey, open_push
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
@@ -28,12 +39,15 @@ from labctl.isakmp.errors import InvalidHash, MalformedMessage, NotifyType, Peer
 from labctl.isakmp.events import Cause, Phase1Failed, Phase1Hint
 from labctl.isakmp.header import ExchangeType, PayloadType
 from labctl.isakmp.main_mode import RandomSource, known, only
-from labctl.isakmp.payloads import Nonce, Notification
+from labctl.isakmp.payloads import Identification, IdType, Nonce, Notification
 from labctl.isakmp.sa import Opened, Phase1Sa
 from labctl.isakmp.timers import Timers
 
 NONCE_OCTETS = 32
 MAX_EVENTS = 10_000
+
+# The log says at most this often that rekeys are bad.
+COMPLAINT_SECONDS = 1.0
 
 # Why a key server may refuse a group, as its notification says it (reference 1.8).
 _REFUSALS = {
@@ -118,7 +132,13 @@ class GroupMember:
         self._index = 0
         self._rounds = 0
         self._pull: _Pull | None = None
+        self.rekeys = RekeyCounts()
         self._sending: tuple[int | None, ...] = ()
+        # A replaced KEK, and until when rekeys under it are still taken.
+        self._replaced_kek: tuple[KeyEncryptionKey, float] | None = None
+        self._rekey_address: IPv4Address | None = None
+        self._complained_at = float("-inf")
+        self._recovered_at = float("-inf")
         self._timers: Timers[_Timer] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._isakmp = IsakmpEndpoint(
@@ -145,7 +165,7 @@ class GroupMember:
         self._pull = None
         for sa in self._isakmp.associations:
             self._isakmp.delete(sa, now, "the member leaves the group")
-        self.keys = None
+        self._forget_policy()
         self._set(State.IDLE, "")
         self._log("GDOI", 5, "GM_UNREGISTER", f"GM left the group {self.membership.name}.")
 
@@ -171,13 +191,8 @@ class GroupMember:
             elif key is _Timer.RESUME:
                 self._attempt(now)
             elif self.state is State.REGISTERED:
-                self._index = self._rounds = 0
-                text = (
-                    f"The IPSec SA created for group {self.membership.name} may have expired/been cleared, "
-                    "or didn't go through. Re-register to KS."
-                )
-                self._log("GDOI", 4, "GM_RE_REGISTER", text)
-                self._attempt(now)
+                self._miss_rekey()
+                self.reregister(now)
 
     def next_event(self) -> Event | None:
         """The oldest event not fetched yet."""
@@ -186,6 +201,66 @@ class GroupMember:
             if isinstance(below, Phase1Hint) and self.state is State.PHASE1:
                 self._set(State.PHASE1, f"{below.peer.address}: {below.reason}")
         return self._events.popleft() if self._events else None
+
+    # What the agent asks for, by order of a user or of the data plane.
+
+    def clear(self, now: float) -> None:
+        """`clear crypto gdoi`: forget policy and keys, and register at once."""
+        self._log("GDOI", 5, "GM_CLEAR_REGISTER", f"GM clears the policy of group {self.membership.name}.")
+        self._abandon_registration(now)
+        self._forget_policy()
+        self._index = self._rounds = 0
+        self._attempt(now)
+
+    def reregister(self, now: float) -> None:
+        """`clear crypto sa` and all that has the same effect: register anew, keeping the keys until then."""
+        if self.state in (State.PHASE1, State.REQUESTED, State.ACCEPTED):
+            return
+        text = (
+            f"The IPSec SA created for group {self.membership.name} may have expired/been cleared, "
+            "or didn't go through. Re-register to KS."
+        )
+        self._log("GDOI", 4, "GM_RE_REGISTER", text)
+        self._timers.cancel(_Timer.RESUME)
+        self._index = self._rounds = 0
+        self._attempt(now)
+
+    def data_plane_error(self, kind: str, now: float) -> None:
+        """A packet could not be decrypted (an SPI nobody told us, a replay): `client recovery-check` asks elsewhere."""
+        interval = self.membership.recovery_check
+        if interval is None or self.state is not State.REGISTERED or now < self._recovered_at + interval:
+            return
+        self._recovered_at = now
+        servers, last = self.membership.key_servers, self.registered_with
+        self._index = (servers.index(last) + 1) % len(servers) if last in servers else 0
+        self._rounds = 0
+        text = f"GM recovery: {kind} in group {self.membership.name}. Register to KS {servers[self._index]}."
+        self._log("GDOI", 4, "GM_RECOVERY_REGISTRATION", text)
+        self._attempt(now)
+
+    def _abandon_registration(self, now: float) -> None:
+        self._timers.cancel(_Timer.RESUME)
+        self._timers.cancel(_Timer.REGISTER)
+        self._isakmp.abandon(self._server())
+        pull, self._pull = self._pull, None
+        for sa in self._isakmp.associations:
+            if pull is not None and sa.cookies == pull.cookies:
+                self._isakmp.answered(sa, pull.message_id)
+
+    def _forget_policy(self) -> None:
+        had, self.keys = self.keys, None
+        self._replaced_kek = None
+        self._sending = ()
+        self.next_registration = None
+        self._follow_rekeys(None)
+        if had is not None:
+            self._events.append(KeysLost(self.membership.name, policy=False))
+
+    def _miss_rekey(self) -> None:
+        """The window has come, so no rekey brought newer keys: worth a word where some were to be expected."""
+        if self.keys is not None and self.keys.kek is not None and self.registered_with is not None:
+            text = f"GM did not receive rekey from KS {self.registered_with} in group {self.membership.name}."
+            self._log("GDOI", 5, "GM_REKEY_NOT_RECD", text)
 
     # What the agent asks.
 
@@ -235,7 +310,7 @@ class GroupMember:
         self._rounds += 1
         pause = self._timing.pause_after(self._rounds)
         # Members that lost the same key server do not all come back at once.
-        jitter = int.from_bytes(self._random(2), "big") / 0xFFFF * pause * 0.2
+        jitter = self._share() * pause * 0.2
         self._timers.set(_Timer.RESUME, now + pause + jitter)
         self._set(State.PAUSED, reason)
 
@@ -292,7 +367,7 @@ class GroupMember:
             if [item.payload.TYPE for item in opened.payloads] != expected:
                 raise MalformedMessage("message 4 of GROUPKEY-PULL holds KD, and SEQ where there is a KEK")
             sequence = only(opened.payloads, SequenceNumber).number if policy.kek is not None else 0
-            keys = combine(policy, only(opened.payloads, KeyDownload), sequence, now)
+            keys = combine(policy, only(opened.payloads, KeyDownload), sequence)
         except PeerError as error:
             self._reject(sa, error, now)
             return
@@ -301,16 +376,14 @@ class GroupMember:
 
     def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
         name, address = self.membership.name, self.membership.local_address
-        fresh = set(keys.teks) - set(() if self.keys is None else self.keys.teks)
-        self.keys = keys.succeeding(self.keys, now)
+        before = self.keys
+        self.keys = keys.succeeding(before, now)
+        self._replaced_kek = None
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
         self._rounds = 0
-        if keys.kek is not None:
-            self._log("GDOI", 5, "SA_KEK_UPDATED", "SA KEK was updated")
-        if fresh:
-            self._log("GDOI", 5, "SA_TEK_UPDATED", "SA TEK was updated")
+        self._tell_of_keys(before)
         text = f"SUCCESS: Installation of Reg/Rekey policies from KS {server} for group {name} & gm identity {address}"
         self._log("GDOI", 5, "GM_INSTALL_POLICIES_SUCCESS", text)
         text = (
@@ -322,6 +395,34 @@ class GroupMember:
         self._refresh_keys(now)
         self._set(State.REGISTERED, "")
 
+    def _tell_of_keys(self, before: GroupKeys | None) -> None:
+        """Log and announce keys that were not there before."""
+        keys = known(self.keys)
+        old_kek, kek = None if before is None else before.kek, keys.kek
+        if kek is not None and (old_kek is None or kek.spi != old_kek.spi):
+            self._log("GDOI", 5, "SA_KEK_UPDATED", "SA KEK was updated")
+            self._events.append(RekeyKeyLog(kek.spi, kek.iv, kek.key))
+        if keys.teks.keys() - (set() if before is None else before.teks.keys()):
+            self._log("GDOI", 5, "SA_TEK_UPDATED", "SA TEK was updated")
+        if old_kek is not None and kek is not None and (old_kek.address is None) != (kek.address is None):
+            mnemonic, transport = (
+                ("GM_REKEY_TRANS_2_UNI", "unicast") if kek.address is None else ("GM_REKEY_TRANS_2_MULTI", "multicast")
+            )
+            text = f"Group {self.membership.name} transitioned to {transport} rekey."
+            self._log("GDOI", 5, mnemonic, text)
+        if before is not None and before.receive_only != keys.receive_only:
+            mnemonic = "GM_SA_INGRESS" if keys.receive_only else "GM_CONV_SA_DUPLEX"
+            direction = "receive-only" if keys.receive_only else "both directions"
+            self._log("GDOI", 5, mnemonic, f"SAs of group {self.membership.name} are for {direction} from now on.")
+        self._follow_rekeys(kek)
+
+    def _follow_rekeys(self, kek: KeyEncryptionKey | None) -> None:
+        address = None if kek is None else kek.address
+        if address != self._rekey_address:
+            self._rekey_address = address
+            source = None if kek is None else kek.source
+            self._events.append(RekeyAddress(self.membership.name, address, source))
+
     def _schedule_registration(self, now: float) -> None:
         """A random point in the window before the newest TEK of the first ending rule ends, or the KEK."""
         keys = known(self.keys)
@@ -332,11 +433,10 @@ class GroupMember:
         points = []
         for expires, lifetime in ends:
             earliest, latest = self._timing.registration_window(lifetime)
-            share = int.from_bytes(self._random(2), "big") / 0xFFFF
-            points.append(expires - earliest + share * max(0.0, earliest - latest))
-        self.next_registration = max(now + 1.0, min(points)) if points else None
-        if self.next_registration is not None:
-            self._timers.set(_Timer.REGISTER, self.next_registration)
+            points.append(expires - earliest + self._share() * max(0.0, earliest - latest))
+        self.next_registration = None
+        if points:
+            self._register_at(max(now + 1.0, min(points)))
 
     def _refresh_keys(self, now: float) -> None:
         """Drop keys at their end, and move sending to the next key before the old one ends."""
@@ -345,21 +445,27 @@ class GroupMember:
             return
         alive = keys.alive(now)
         changed = alive is not keys
+        lost = changed and not alive.teks
         self.keys = keys = alive
         sending = tuple(
-            rule.sending(keys.teks, now, self._margin(rule.spis)) if rule.entry.action is Action.PERMIT else None
+            rule.sending(keys.teks, now, self._margin(rule.spis), keys.activations)
+            if rule.entry.action is Action.PERMIT and not keys.receive_only
+            else None
             for rule in keys.rules
         )
         if changed or sending != self._sending or not self._sending:
             self._sending = sending
             self._events.append(PolicyInstalled(self.membership.name, keys, sending))
             self._events.append(StateChanged(self.membership.name))
+        if lost:
+            self._events.append(KeysLost(self.membership.name, policy=True))
         moments = [
             moment
             for tek in keys.teks.values()
             for moment in (tek.expires, tek.expires - self._timing.switch_lead(tek.lifetime))
             if moment > now
         ]
+        moments += [moment for moment in keys.activations.values() if moment > now]
         if moments:
             self._timers.set(_Timer.KEYS, min(moments))
 
@@ -425,9 +531,122 @@ class GroupMember:
             pull.problem = f"its answer is not acceptable: {error.reason}"
             raise
 
+    # GROUPKEY-PUSH.
+
     def on_group_datagram(self, received: Received, now: float) -> None:
-        """No rekey is expected: this key server's keys come by registration."""
-        raise PeerError("no rekey is expected", NotifyType.INVALID_COOKIE)
+        """A rekey: reference 4.3, in its order."""
+        under, keys = self._kek_of(received, now), self.keys
+        if under is None or keys is None:
+            raise PeerError("no rekey under a KEK of ours", NotifyType.INVALID_COOKIE)
+        server = received.datagram.source.address
+        try:
+            push = open_push(received.datagram.data, under)
+            outcome = apply_push(push, under, keys, now)
+        except PeerError as error:
+            self._reject_rekey(error, under, server, now)
+            raise
+        identity = Identification(IdType.IPV4_ADDR, self.membership.local_address.packed)
+        answer = acknowledgement(under, push.sequence, identity)
+        if answer is not None:
+            self.rekeys.acknowledged += 1
+            # It leaves from the member's own address, also where the rekey came to a multicast group.
+            own = Endpoint(self.membership.local_address, received.datagram.destination.port)
+            received = replace(received, datagram=replace(received.datagram, destination=own))
+        self._isakmp.reply(received, answer, now)
+        self.rekeys.received += 1
+        self.rekeys.last_sequence, self.rekeys.last_at = push.sequence, now
+        self._take_rekey(push, under, keys, outcome, server, now)
+
+    def _kek_of(self, received: Received, now: float) -> KeyEncryptionKey | None:
+        """The KEK that a rekey says it is under: the present one, or the one it replaced for a moment longer."""
+        candidates = [] if self.keys is None or self.keys.kek is None else [self.keys.kek]
+        if self._replaced_kek is not None and now < self._replaced_kek[1]:
+            candidates.append(self._replaced_kek[0])
+        if received.header.exchange != ExchangeType.GROUPKEY_PUSH:
+            return None
+        return next((kek for kek in candidates if kek.spi == received.header.cookies and now < kek.expires), None)
+
+    def _take_rekey(
+        self,
+        push: Push,
+        under: KeyEncryptionKey,
+        before: GroupKeys,
+        outcome: Outcome,
+        server: IPv4Address,
+        now: float,
+    ) -> None:
+        name, local = self.membership.name, self.membership.local_address
+        self.keys = outcome.keys
+        spis = "".join(f", spi 0x{spi:08X}" for spi in outcome.keys.teks.keys() - before.teks.keys())
+        text = f"Received Rekey for group {name} from {server} to {under.address or local} with seq # {push.sequence}"
+        self._log("GDOI", 5, "GM_RECV_REKEY", text + spis)
+        if before.kek is not None and (outcome.keys.kek is None or outcome.keys.kek.spi != before.kek.spi):
+            spent = replace(before.kek, sequence=push.sequence)
+            self._replaced_kek = (spent, now + self._timing.kek_grace)
+        elif self._replaced_kek is not None and self._replaced_kek[0].spi == under.spi:
+            self._replaced_kek = (replace(under, sequence=push.sequence), self._replaced_kek[1])
+        self._tell_of_keys(before)
+        if outcome.wiped:
+            self._come_back(now)
+        elif outcome.kek_deleted and outcome.keys.kek is None:
+            text = (
+                f"GM received delete-msg from KS in group {name}. TEKs lifetime are reduced and "
+                "re-registration will start before SA expiry"
+            )
+            self._log("GDOI", 4, "GM_RECV_DELETE", text)
+            left = min(tek.expires for tek in outcome.keys.teks.values()) - now
+            # Spread over the first half of what is left: time for every key server of the list.
+            self._register_at(now + left * 0.5 * self._share())
+        else:
+            if outcome.deleted:
+                text = f"GM received policy replace now from KS in group {name}."
+                self._log("GDOI", 5, "GM_RECV_POLICY_REPLACE_NOW", text)
+            self._schedule_registration(now)
+        self._sending = ()
+        self._refresh_keys(now)
+
+    def _come_back(self, now: float) -> None:
+        """Everything was taken from us: register again, not all members at once (reference 4.5)."""
+        pause = self._timing.wiped * self._share()
+        text = (
+            f"GM received delete-msg from KS in group {self.membership.name} with REMOVAL-NOW. "
+            f"Re-registration will start in a randomly chosen period of {pause:.0f} sec"
+        )
+        self._log("GDOI", 4, "GM_RECV_DELETE_IMMEDIATE", text)
+        self._events.append(KeysLost(self.membership.name, policy=True))
+        self._timers.cancel(_Timer.KEYS)
+        self._timers.cancel(_Timer.REGISTER)
+        self.next_registration = None
+        if self.state is State.REGISTERED:
+            self._index = self._rounds = 0
+            self._timers.set(_Timer.RESUME, now + pause)
+            self._set(State.PAUSED, f"{self.registered_with}: it took the keys back")
+
+    def _share(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._random(2), "big") / 0xFFFF
+
+    def _register_at(self, moment: float) -> None:
+        self.next_registration = moment
+        self._timers.set(_Timer.REGISTER, moment)
+
+    def _reject_rekey(self, error: PeerError, under: KeyEncryptionKey, server: IPv4Address, now: float) -> None:
+        name = self.membership.name
+        if isinstance(error, ReplayedRekey):
+            self.rekeys.replayed += 1
+            mnemonic = "GDOI_REKEY_SEQ_FAILURE"
+            text = f"Failed to process rekey in group {name}: {error.reason}"
+        else:
+            self.rekeys.rejected += 1
+            mnemonic = "GDOI_REKEY_FAILURE"
+            text = (
+                f"Processing of REKEY payloads failed on GM {self.membership.local_address} in the group {name}, "
+                f"with peer at {server}: {error.reason}"
+            )
+        # Whoever saw a rekey knows its cookies: the log is not theirs to fill.
+        if now >= self._complained_at + COMPLAINT_SECONDS:
+            self._complained_at = now
+            self._log("GDOI", 3, mnemonic, text)
 
     def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
         """The key server fell silent during GROUPKEY-PULL: phase 1 with it is worth nothing any more."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey
+from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey, RekeyTransport
 from labctl.gdoi import encoding
+from labctl.gdoi.ack import Unsolicited
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
 from labctl.gdoi.group import Change, Group, Member, SenderIdsExhausted
 from labctl.gdoi.numbers import GapAttribute
 from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
-from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
 from labctl.isakmp.errors import InvalidHash, MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.events import Cause, Phase1Failed
@@ -51,6 +52,8 @@ class _Pull:
     # What message 4 will bring: the keys of message 2, whatever happens to the group in between.
     packets: tuple[KeyPacket, ...] = field(repr=False)
     sequence: SequenceNumber | None
+    # Rekeys of the group so far: those that begin before message 4 are sent to this member too.
+    rekeys_seen: int
     started: float
 
 
@@ -63,6 +66,19 @@ class GroupStatus:
     members: tuple[Member, ...]
     teks: tuple[tuple[int, float], ...]
     kek_left: float | None
+    # "unicast", or the multicast group, or None where no rekeys are sent.
+    rekey_transport: str | None = None
+    sequence: int = 0
+    rekeys_sent: int = 0
+    # Members that the present rekeys still wait for.
+    waiting: int = 0
+
+
+def _transport(group: Group) -> str | None:
+    if not group.sends_rekeys:
+        return None
+    rekey = group.configuration.rekey
+    return "unicast" if rekey.transport is RekeyTransport.UNICAST else f"multicast {rekey.address}"
 
 
 class KeyServer:
@@ -98,6 +114,8 @@ class KeyServer:
         self._complained: dict[bytes, float] = {}
         self._timers: Timers[bytes] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._rekeys: list[Datagram] = []
+        self._unsolicited: float = -COMPLAINT_SECONDS
 
     # The sans-IO interface.
 
@@ -107,7 +125,8 @@ class KeyServer:
 
     def datagrams_to_send(self) -> list[Datagram]:
         """What has to leave."""
-        return self._isakmp.datagrams_to_send()
+        rekeys, self._rekeys = self._rekeys, []
+        return self._isakmp.datagrams_to_send() + rekeys
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to be called."""
@@ -115,12 +134,12 @@ class KeyServer:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due: retransmissions, new keys."""
+        """Do what is due: retransmissions, new keys, rekeys."""
         self._isakmp.handle_timer(now)
         while (identity := self._timers.pop_due(now)) is not None:
             group = self._groups[identity]
             self._tell(group, group.advance(now))
-            self._schedule(identity, group)
+            self._transmit(group, now)
 
     def next_event(self) -> Event | None:
         """The oldest event not fetched yet."""
@@ -137,8 +156,12 @@ class KeyServer:
                 group.configuration.name,
                 str(group.configuration.identity),
                 tuple(group.members.values()),
-                tuple((tek.spi, tek.expires - now) for item in group.generations for tek in item.teks),
+                tuple((tek.spi, tek.expires - now) for item in group.generations for tek in item.teks.values()),
                 None if group.kek is None else group.kek.expires - now,
+                _transport(group),
+                0 if group.kek is None else group.kek.sequence,
+                group.rekeys_begun,
+                sum(len(rekey.waiting) for rekey in group.rekeys if rekey.acknowledgement is not None),
             )
             for group in self._groups.values()
         )
@@ -159,6 +182,56 @@ class KeyServer:
             if group.configuration.name == name:
                 return group
         raise KeyError(name)
+
+    # Orders. Each raises KeyError for a group that is not there.
+
+    def rekey(self, group: str, now: float, *, replace_now: bool = False) -> None:
+        """`crypto gdoi ks rekey [replace-now]`."""
+        self._order(self.group(group), lambda item: item.rekey(now, replace_now=replace_now), now)
+
+    def clear_members(self, group: str, now: float, *, immediate: bool = False) -> None:
+        """`clear crypto gdoi ks members [now]`."""
+        found = self.group(group)
+        self._drop_pulls(found)
+        self._order(found, lambda item: item.clear_members(now, immediate=immediate), now)
+
+    def evict(self, group: str, address: IPv4Address, now: float, *, immediate: bool = False) -> None:
+        """Let a member in no more, and have all others come back for keys that it does not know (RFC 6407 7.4.1)."""
+        self.group(group).revoked.add(address)
+        self.clear_members(group, now, immediate=immediate)
+
+    def allow(self, group: str, address: IPv4Address) -> None:
+        """Let an evicted member in again."""
+        self.group(group).revoked.discard(address)
+
+    def reconfigure(self, configuration: KeyServerGroup) -> None:
+        """Another policy for the group of that name, from its next rekey on. Raises LocalError."""
+        if self.group(configuration.name).reconfigure(configuration):
+            text = (
+                f"GDOI group {configuration.name} policy has changed. Use 'crypto gdoi ks rekey' to send a rekey, "
+                "or the changes will be send in the next scheduled rekey"
+            )
+            self._log("GDOI", 5, "POLICY_CHANGE", text)
+
+    def set_signing_key(self, group: str, key: crypto.RsaPrivateKey) -> None:
+        """Sign rekeys with another key, from the next rekey on: it is signed with the old one and brings the new."""
+        self.group(group).signing_key = key
+
+    def _order(self, group: Group, order: Callable[[Group], Change], now: float) -> None:
+        self._tell(group, group.advance(now))
+        self._tell(group, order(group))
+        self._transmit(group, now)
+
+    # Rekeys.
+
+    def _transmit(self, group: Group, now: float) -> None:
+        """Send what is due of a group's rekeys, and set its timer."""
+        copies, lost = group.transmit(now)
+        source = Endpoint(group.configuration.address)
+        self._rekeys += [Datagram(data, source, Endpoint(receiver)) for receiver, data in copies]
+        if lost:
+            self._tell(group, Change(departed=lost))
+        self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
 
     # Called by the ISAKMP endpoint.
 
@@ -215,8 +288,32 @@ class KeyServer:
         self._isakmp.notify(sa, error.notify)
 
     def on_group_datagram(self, received: Received, now: float) -> None:
-        """Nothing of the sort is expected: acknowledgements are asked for with the first rekey."""
-        raise PeerError("no rekey of ours is waiting for this", NotifyType.INVALID_COOKIE)
+        """An acknowledgement of a rekey (RFC 8263)."""
+        data, source = received.datagram.data, received.datagram.source.address
+        if received.header.exchange != ExchangeType.GROUPKEY_PUSH_ACK:
+            raise PeerError("a key server takes no rekeys", NotifyType.INVALID_EXCHANGE_TYPE)
+        groups = [group for group in self._groups.values() if group.asked_under(received.header.cookies)]
+        if not groups:
+            self._complain_of_ack("KS_UNSOL_ACK", f"Received an unsolicited rekey acknowledgement from {source}", now)
+            raise Unsolicited("no rekey of ours is waiting for this")
+        for group in groups:
+            name = group.configuration.name
+            try:
+                member = group.acknowledge(data, received.header.cookies, source, now)
+            except PeerError as error:
+                text = f"Rekey acknowledgement from {source} in group {name} is not acceptable: {error.reason}"
+                self._complain_of_ack("KS_BLACKHOLE_ACK", text, now)
+                raise
+            self._isakmp.reply(received, None, now)
+            if member is not None:
+                self._events.append(StateChanged(name))
+            self._transmit(group, now)
+
+    def _complain_of_ack(self, mnemonic: str, text: str, now: float) -> None:
+        """Anybody can send some, so the log says it at most once in a while."""
+        if now >= self._unsolicited + COMPLAINT_SECONDS:
+            self._unsolicited = now
+            self._log("GDOI", 3 if mnemonic == "KS_BLACKHOLE_ACK" else 4, mnemonic, text)
 
     def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
         """A key server sends no requests under phase 1."""
@@ -240,13 +337,13 @@ class KeyServer:
             self._refuse_member(sa, received, group, now)
             return
         self._tell(group, group.renew(now))
-        self._schedule(key, group)
+        self._transmit(group, now)
         private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
         offered = group.sa_payload(now, private=private)
         own = Nonce(self._random(NONCE_OCTETS))
         answer = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (own, offered), mid, nonce.data)
         sequence = None if group.kek is None else SequenceNumber(group.kek.sequence)
-        pull = _Pull(group, mid + nonce.data + own.data, group.key_packets(), sequence, now)
+        pull = _Pull(group, mid + nonce.data + own.data, group.key_packets(), sequence, group.rekeys_begun, now)
         self._pulls[sa.cookies, message_id] = pull
         self._trim_pulls(sa, now)
         self._isakmp.reply(received, answer, now)
@@ -269,8 +366,13 @@ class KeyServer:
         self._isakmp.notify(sa, NotifyType.INVALID_ID_INFORMATION)
 
     def _refuse_member(self, sa: Phase1Sa, received: Received, group: Group, now: float) -> None:
-        text = f"Group {group.configuration.name} received registration from unauthorized ip address: {sa.peer.address}"
-        self._log("GDOI", 1, "UNAUTHORIZED_IPADDR", text)
+        name, address = group.configuration.name, sa.peer.address
+        if address in group.revoked:
+            text = f"Group {name} received registration from revoked GM {address}"
+            self._log("GDOI", 3, "KS_GM_REVOKED", text)
+        else:
+            text = f"Group {name} received registration from unauthorized ip address: {address}"
+            self._log("GDOI", 1, "UNAUTHORIZED_IPADDR", text)
         sa.forget(received.header.message_id)
         self._isakmp.reply(received, None, now)
         self._isakmp.notify(sa, NotifyType.AUTHENTICATION_FAILED)
@@ -306,23 +408,26 @@ class KeyServer:
         answer = sa.protect(ExchangeType.GROUPKEY_PULL, key[1], payloads, pull.nonces)
         sa.forget(key[1])
         self._isakmp.reply(received, answer, now)
-        self._register(group, sa.peer.address, sender_ids, now)
+        self._register(group, sa, sender_ids, pull.rekeys_seen, now)
 
     def _start_over(self, group: Group, error: SenderIdsExhausted, now: float) -> None:
         name = group.configuration.name
-        group.start_over(now)
+        self._drop_pulls(group)
+        self._log("GDOI", 3, "KS_SID_EXHAUSTED", f"group {name} starts over under new keys: {error}")
+        self._order(group, lambda item: item.start_over(now), now)
+
+    def _drop_pulls(self, group: Group) -> None:
+        """What was offered in them is no more."""
         for key in [key for key, pull in self._pulls.items() if pull.group is group]:
             del self._pulls[key]
-        self._log("GDOI", 3, "KS_SID_EXHAUSTED", f"group {name} starts over under new keys: {error}")
-        self._events.append(StateChanged(name))
-        self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
 
-    def _register(self, group: Group, address: IPv4Address, sender_ids: tuple[int, ...], now: float) -> None:
-        name = group.configuration.name
+    def _register(self, group: Group, sa: Phase1Sa, sender_ids: tuple[int, ...], rekeys_seen: int, now: float) -> None:
+        name, address = group.configuration.name, sa.peer.address
         if not group.members:
             self._log("GDOI", 6, "KS_FIRST_GM", f"Re-key: First GM {address} seen by KS in the group {name}.")
-        group.register(address, sender_ids, now)
-        self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
+        private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
+        group.register(address, sender_ids, now, private=private, rekeys_seen=rekeys_seen)
+        self._transmit(group, now)
         self._events.append(StateChanged(name))
 
     def _tell(self, group: Group, change: Change) -> None:
@@ -332,6 +437,17 @@ class KeyServer:
             self._log("GDOI", 4, "GM_DELETE", f"GM {member.address} deleted from group {name}.")
         if change.departed and not group.members:
             self._log("GDOI", 6, "KS_LAST_GM", f"Re-key: Last GM {change.departed[-1].address} left the group {name}.")
+        if change.rekey is not None:
+            kek, address = change.rekey.kek, group.configuration.address
+            if kek.address is None:
+                text = f"Sending Unicast Rekey for group {name} from address {address} with seq # {kek.sequence}"
+                self._log("GDOI", 5, "KS_SEND_UNICAST_REKEY", text)
+            else:
+                text = (
+                    f"Sending Multicast Rekey for group {name} from address {address} to {kek.address} "
+                    f"with seq # {kek.sequence}"
+                )
+                self._log("GDOI", 5, "KS_SEND_MCAST_REKEY", text)
         if change.departed or change.new_keys:
             self._events.append(StateChanged(name))
 

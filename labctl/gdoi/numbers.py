@@ -85,7 +85,7 @@ class SidKey(IntEnum):
 LIFE_SECONDS = 1
 TUNNEL_MODE = 1
 PRESERVE_BOTH = 4
-SYMMETRIC = 3
+SENDER_ONLY, RECEIVER_ONLY, SYMMETRIC = 1, 2, 3
 
 # Seconds where a SAT says nothing of its life (RFC 2407 4.5).
 DEFAULT_LIFE_SECONDS = 28800

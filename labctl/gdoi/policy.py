@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
 
 from labctl.configuration import AccessListEntry, Action, Encryption, Hash, TransformSet
 
@@ -19,10 +21,25 @@ class TrafficEncryptionKey:
     lifetime: float
     expires: float
 
+    def ending(self, expires: float) -> TrafficEncryptionKey:
+        """The same key, ended earlier; never later."""
+        return replace(self, expires=min(self.expires, expires))
+
+    def continuing(self, old: TrafficEncryptionKey | None) -> TrafficEncryptionKey:
+        """This key as its owner knew it already: it ends no later than before, and its life is counted from its
+        first day. Remaining lives travel in whole seconds, so a difference of less than two is none."""
+        if old is None or (old.encryption_key, old.integrity_key) != (self.encryption_key, self.integrity_key):
+            return self
+        return old if self.expires > old.expires - 2.0 else replace(old, expires=self.expires)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyEncryptionKey:
-    """The KEK under which rekeys come, with the public half of the key that signs them (DER)."""
+    """The KEK under which rekeys come, with the public half of the key that signs them (DER).
+
+    Rekeys come from `source` and go to the multicast group `address`, or (None) to each member. `acknowledgement` is
+    KEK_ACK_REQUESTED (RFC 8263): what members answer with, None for nothing.
+    """
 
     spi: bytes
     encryption: Encryption
@@ -33,6 +50,9 @@ class KeyEncryptionKey:
     lifetime: float
     expires: float
     sequence: int = 0
+    source: IPv4Address | None = None
+    address: IPv4Address | None = None
+    acknowledgement: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +66,27 @@ class PolicyRule:
     spis: tuple[int, ...] = ()
     retired: frozenset[int] = frozenset()
 
-    def sending(self, teks: Mapping[int, TrafficEncryptionKey], now: float, margin: float) -> int | None:
-        """The SPI to send under: the oldest key with more than `margin` seconds left, else the youngest alive."""
+    def sending(
+        self,
+        teks: Mapping[int, TrafficEncryptionKey],
+        now: float,
+        margin: float,
+        activations: Mapping[int, float] = MappingProxyType({}),
+    ) -> int | None:
+        """The SPI to send under: the oldest key with more than `margin` seconds left, else the youngest alive.
+
+        A key with an activation time is sent under from that moment on, and before it only where there is no other.
+        """
         alive = [spi for spi in self.spis if spi in teks and spi not in self.retired and teks[spi].expires > now]
-        for spi in alive:
+        activated = [spi for spi in alive if spi in activations and now >= activations[spi]]
+        if activated:
+            return activated[-1]
+        usable = [spi for spi in alive if spi not in activations] or alive
+        for spi in usable:
             # As a timer for the moment computes it, rounding included.
             if now < teks[spi].expires - margin:
                 return spi
-        return alive[-1] if alive else None
+        return usable[-1] if usable else None
 
     def succeeding(self, old: PolicyRule | None, teks: Mapping[int, TrafficEncryptionKey]) -> PolicyRule:
         """This rule, which also accepts what the old rule of the same entry did, as far as it is in `teks`."""
@@ -74,21 +107,33 @@ class GroupKeys:
     sender_id_bits: int = 0
     activation_delay: int = 0
     deactivation_delay: int = 0
+    # `sa receive-only`: TEKs are for decryption alone.
+    receive_only: bool = False
+    # When sending under a TEK begins, for those that came with an activation delay while others were there.
+    activations: Mapping[int, float] = field(default_factory=dict)
 
     def succeeding(self, old: GroupKeys | None, now: float) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.
 
-        A KEK that was there before keeps the higher sequence number (RFC 6407 3.3).
+        A TEK that was there before keeps the shorter of its lives: no message lengthens one. A KEK that was there
+        keeps the higher sequence number (RFC 6407 3.3). The delays count from `now` (RFC 5374 4.2.1).
         """
         if old is None:
             return self
-        teks = {**{spi: tek for spi, tek in old.teks.items() if tek.expires > now}, **self.teks}
-        known = {rule.entry: rule for rule in old.rules}
-        rules = tuple(rule.succeeding(known.get(rule.entry), teks) for rule in self.rules)
+        known_rules = {rule.entry: rule for rule in old.rules}
+        living = {spi: tek for spi, tek in old.teks.items() if tek.expires > now}
+        fresh = self.teks.keys() - living.keys()
+        if fresh and self.deactivation_delay:
+            living = {spi: tek.ending(now + self.deactivation_delay) for spi, tek in living.items()}
+        teks = {**living, **{spi: tek.continuing(living.get(spi)) for spi, tek in self.teks.items()}}
+        activations = {spi: moment for spi, moment in old.activations.items() if spi in teks}
+        if living and self.activation_delay:
+            activations |= dict.fromkeys(fresh, now + self.activation_delay)
         kek = self.kek
         if kek is not None and old.kek is not None and kek.spi == old.kek.spi:
             kek = replace(kek, sequence=max(kek.sequence, old.kek.sequence))
-        return replace(self, rules=rules, teks=teks, kek=kek)
+        rules = tuple(rule.succeeding(known_rules.get(rule.entry), teks) for rule in self.rules)
+        return replace(self, rules=rules, teks=teks, kek=kek, activations=activations)
 
     def alive(self, now: float) -> GroupKeys:
         """The same without TEKs that have ended; the same object where there are none."""

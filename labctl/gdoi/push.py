@@ -13,12 +13,13 @@ from labctl.configuration import Encryption
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.policy import KeyEncryptionKey
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.header import HEADER_OCTETS, ExchangeType, Flag, Header, PayloadType
+from labctl.isakmp.header import HEADER_OCTETS, VERSION, ExchangeType, Flag, Header, PayloadType
 from labctl.isakmp.payloads import Delete, Payload, Signature, pack_chain, parse_chain
 from labctl.isakmp.payloads.chain import GENERIC_OCTETS, Parser
 from labctl.isakmp.reader import Reader
 
 SIGNED_PREFIX = b"rekey"
+VERSION_OCTET = 17
 
 CIPHERS = {Encryption.AES_CBC: crypto.BlockCipher.AES, Encryption.TRIPLE_DES: crypto.BlockCipher.TRIPLE_DES}
 
@@ -74,6 +75,9 @@ def decrypt(data: bytes, kek: KeyEncryptionKey) -> tuple[Header, bytes]:
     """Steps 1 and 3 of reference 4.3: check the header, decrypt. Raises PeerError."""
     header = Header.parse(data)
     cipher = CIPHERS[kek.encryption]
+    if data[VERSION_OCTET] != VERSION:
+        # The signature covers the header: one of another minor version would have to be checked as it came.
+        raise PeerError("a rekey of another ISAKMP version", NotifyType.INVALID_MINOR_VERSION)
     octets = len(data) - HEADER_OCTETS
     if header.exchange != ExchangeType.GROUPKEY_PUSH or header.cookies != kek.spi:
         raise PeerError("no rekey under this KEK", NotifyType.INVALID_COOKIE)

@@ -25,17 +25,39 @@ class Timing:
     # A member sends under the new key this long before the old one ends: every member has it by then.
     switch: float = 30.0
     switch_clamp: float = 0.20
+    # What unicast rekeys need beyond that: every copy, and these seconds for the last answer.
+    unicast_slack: float = 5.0
+    # A triggered rekey leaves the old TEK max(floor, share of its lifetime up to the ceiling), if it has that much.
+    shorten_floor: float = 90.0
+    shorten_share: float = 0.05
+    shorten_ceiling: float = 3600.0
+    # Unicast copies that leave at once, and the pause before the next batch.
+    rekey_batch: int = 100
+    rekey_batch_gap: float = 0.05
+    # Rekeys in a row that a member may leave unanswered: with the last it is a member no more.
+    missed_rekeys: int = 3
+    # A replaced KEK opens rekeys this long; members whose keys were wiped come back at random within `wiped`.
+    kek_grace: float = 30.0
+    wiped: float = 5.0
     # After every key server has failed: the first pause, doubled each round up to the longest.
     pause: float = 5.0
     longest_pause: float = 60.0
 
-    def tek_lead(self, lifetime: float) -> float:
-        """How long before a TEK's end the key server makes the next."""
-        return min(max(self.tek_floor, self.share * lifetime), self.clamp * lifetime)
+    def tek_lead(self, lifetime: float, budget: float = 0.0) -> float:
+        """How long before a TEK's end the key server makes the next; `budget` is what sending it may take."""
+        return min(max(self.tek_floor, self.share * lifetime) + budget, self.clamp * lifetime)
 
-    def kek_lead(self, lifetime: float) -> float:
+    def kek_lead(self, lifetime: float, budget: float = 0.0) -> float:
         """How long before a KEK's end the key server makes the next."""
-        return min(max(self.kek_floor, self.share * lifetime), self.clamp * lifetime)
+        return min(max(self.kek_floor, self.share * lifetime) + budget, self.clamp * lifetime)
+
+    def unicast_budget(self, interval: float, count: int) -> float:
+        """What every copy of a unicast rekey takes (reference/cisco-getvpn.md 2.3)."""
+        return interval * count + self.unicast_slack
+
+    def shortened(self, remaining: float, lifetime: float) -> float:
+        """What a triggered rekey leaves of an old TEK's life (reference/cisco-getvpn.md 2.5)."""
+        return min(remaining, max(self.shorten_floor, min(self.shorten_share * lifetime, self.shorten_ceiling)))
 
     def registration_window(self, lifetime: float) -> tuple[float, float]:
         """The earliest and the latest lead of a member's re-registration."""

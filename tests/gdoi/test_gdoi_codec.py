@@ -96,7 +96,7 @@ def test_noise_parses_or_is_the_peers_error(first: int, data: bytes) -> None:
 @settings(max_examples=300)
 def test_any_policy_is_understood_or_refused(sa: GdoiSa, download: KeyDownload) -> None:
     with contextlib.suppress(PeerError):
-        combine(read_policy(sa, 0), download, 0, 0)
+        combine(read_policy(sa, 0), download, 0)
 
 
 @given(networks, networks, st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))

@@ -86,7 +86,7 @@ def symmetric(sa: GdoiSa) -> GdoiSa:
 @pytest.fixture
 def group(pull: list[Opened]) -> GroupKeys:
     policy = read_policy(symmetric(only(pull[1].payloads, GdoiSa)), 0)
-    return combine(policy, only(pull[3].payloads, KeyDownload), only(pull[3].payloads, SequenceNumber).number, 0)
+    return combine(policy, only(pull[3].payloads, KeyDownload), only(pull[3].payloads, SequenceNumber).number)
 
 
 def test_the_key_schedule_follows_from_the_shared_secret(phase1: Phase1Keys) -> None:
@@ -137,7 +137,7 @@ def test_the_rekey_decrypts_and_its_signature_verifies(group: GroupKeys) -> None
     assert header.length == 988
     opened = push.verify(header, plaintext, kek, sig_raw_digest=True, parsers=parsers())
     assert opened.sequence == 1 and opened.sa is not None and opened.keys is not None
-    told = combine(read_policy(symmetric(opened.sa), 0), opened.keys, opened.sequence, 0)
+    told = combine(read_policy(symmetric(opened.sa), 0), opened.keys, opened.sequence)
     assert {spi: tek.lifetime for spi, tek in told.teks.items()} == {RETAINED: 105, NEW: 120}
     assert told.teks[RETAINED].encryption_key == group.teks[RETAINED].encryption_key
     (rule,) = told.rules

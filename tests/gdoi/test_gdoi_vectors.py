@@ -124,7 +124,7 @@ def test_policy_and_keys_come_out_as_the_member_installed_them(capture: dict[str
         return
     policy = read_policy(sa, 0)
     sequence = only(download.payloads, SequenceNumber).number if policy.kek is not None else 0
-    group = combine(policy, keys, sequence, 0)
+    group = combine(policy, keys, sequence)
     expected = {
         int(item["spi"], 16): octets(item["secrecy_key"]) for item in capture["teks"] if item["sat_from"] == "pull"
     }
@@ -170,7 +170,7 @@ def test_rekeys_bring_the_keys_that_the_member_installed(name: str) -> None:
             packets = {packet.spi: packet.octets(1) for packet in opened.keys.of(KdType.TEK)}
             seen.update({int.from_bytes(key, "big"): value for key, value in packets.items() if value is not None})
             continue
-        group = combine(policy, under_spi(opened.keys, spi), opened.sequence, 0)
+        group = combine(policy, under_spi(opened.keys, spi), opened.sequence)
         seen.update({number: tek.encryption_key for number, tek in group.teks.items()})
     assert set(seen.items()) <= set(expected.items())
     pushed = {int(item["spi"], 16) for item in capture["teks"] if item["sat_from"] != "pull"}
@@ -210,7 +210,7 @@ def test_sender_ids_come_out_as_the_member_asked_for_them() -> None:
     gap = only(request.payloads, GroupAssociatedPolicy)
     assert gap.value(GapAttribute.SENDER_ID_REQUEST) == 3
     policy = read_policy(only(offer.payloads, GdoiSa), 0)
-    group = combine(policy, only(download.payloads, KeyDownload), 0, 0)
+    group = combine(policy, only(download.payloads, KeyDownload), 0)
     assert (policy.activation_delay, policy.deactivation_delay) == (30, 45)
     assert group.sender_id_bits == 16 and group.sender_ids == (0, 1, 2)
 
@@ -229,7 +229,7 @@ def test_the_strict_product_refuses_a_deviation(deviation: Deviation, name: str,
     capture = vectors.load(name)
     with pytest.raises(PeerError, match=words):
         _, offer, _, download = pull(capture, parsers(deviation))
-        combine(read_policy(only(offer.payloads, GdoiSa), 0), only(download.payloads, KeyDownload), 0, 0)
+        combine(read_policy(only(offer.payloads, GdoiSa), 0), only(download.payloads, KeyDownload), 0)
 
 
 def test_the_strict_product_reads_another_group_number() -> None:
@@ -248,9 +248,9 @@ def test_the_strict_product_reads_a_kek_packet_of_another_spi_as_no_key() -> Non
     assert opened.sa is not None and opened.keys is not None
     policy = read_policy(opened.sa, 0)
     with pytest.raises(MalformedMessage, match="no key for the KEK"):
-        combine(policy, opened.keys, opened.sequence, 0)
+        combine(policy, opened.keys, opened.sequence)
     assert policy.kek is not None
-    mended = combine(policy, under_spi(opened.keys, policy.kek.spi), opened.sequence, 0)
+    mended = combine(policy, under_spi(opened.keys, policy.kek.spi), opened.sequence)
     assert mended.kek is not None and mended.kek.key == octets(capture["keks"][1]["key"])
 
 
@@ -278,7 +278,7 @@ def test_the_conforming_examples_of_the_reference_parse_pack_and_are_understood(
     # The example holds no public key, without which rekeys could not be verified.
     assert keys.of(KdType.KEK)[0].octets(KekKey.SIG_ALGORITHM_KEY) is None
     with pytest.raises(MalformedMessage, match="public key"):
-        combine(policy, keys, 0, 100)
+        combine(policy, keys, 0)
 
 
 KEK_SPI = octets("3026eac931e283c83ec644405053aeed")

@@ -1,0 +1,81 @@
+"""What a rekey does to a member's keys (RFC 6407 4, 5.9; reference 4.3-4.6). Nothing changes before all is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from labctl.gdoi import ack
+from labctl.gdoi.ack import AckType
+from labctl.gdoi.decoding import combine, read_policy
+from labctl.gdoi.numbers import SaProtocol
+from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
+from labctl.gdoi.push import Push
+from labctl.isakmp.errors import MalformedMessage
+from labctl.isakmp.payloads import Identification
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The keys after a rekey, and what kind of a rekey it was."""
+
+    keys: GroupKeys
+    # TEKs taken away by Delete; `wiped` says that nothing came in their place.
+    deleted: frozenset[int] = frozenset()
+    kek_deleted: bool = False
+    wiped: bool = False
+
+
+@dataclass(slots=True)
+class RekeyCounts:
+    """What a member has seen of rekeys, for `show crypto gdoi gm rekey`."""
+
+    received: int = 0
+    rejected: int = 0
+    replayed: int = 0
+    acknowledged: int = 0
+    last_sequence: int | None = None
+    last_at: float | None = None
+
+
+def apply_push(push: Push, under: KeyEncryptionKey, keys: GroupKeys, now: float) -> Outcome:
+    """`keys` after a verified rekey that came under `under`. Raises PeerError for policy that is not acceptable."""
+    deleted, kek_deleted = _deletes(push, keys)
+    kek = keys.kek
+    if kek is not None and kek.spi == under.spi:
+        kek = replace(kek, sequence=push.sequence)
+    held = replace(keys, kek=kek)
+    left = {spi: tek for spi, tek in keys.teks.items() if spi not in deleted}
+    if push.sa is None or push.keys is None:
+        after = replace(held, teks=left, kek=None if kek_deleted else kek)
+        return Outcome(after, deleted, kek_deleted, not left)
+    policy = read_policy(push.sa, now)
+    sequence = push.sequence if policy.kek is not None and policy.kek.spi == under.spi else 0
+    told = combine(policy, push.keys, sequence, held)
+    # What was deleted shall not count as held: a key server may give the same SPI to another key.
+    after = told.succeeding(replace(held, teks=left), now)
+    if policy.kek is None:
+        after = replace(after, kek=None if kek_deleted else kek)
+    return Outcome(after, deleted, kek_deleted, not after.teks)
+
+
+def _deletes(push: Push, keys: GroupKeys) -> tuple[frozenset[int], bool]:
+    teks: set[int] = set()
+    kek_deleted = False
+    for delete in push.deletes:
+        if delete.protocol == SaProtocol.ESP:
+            named = {int.from_bytes(spi, "big") for spi in delete.spis}
+            teks |= set(keys.teks) if 0 in named else named & keys.teks.keys()
+        elif delete.protocol == SaProtocol.KEK:
+            ours = b"" if keys.kek is None else keys.kek.spi
+            kek_deleted |= any(spi == ours or not any(spi) for spi in delete.spis)
+        else:
+            raise MalformedMessage(f"a Delete of protocol {delete.protocol} in a rekey")
+    return frozenset(teks), kek_deleted
+
+
+def acknowledgement(under: KeyEncryptionKey, sequence: int, identity: Identification) -> bytes | None:
+    """The answer to the rekey with `sequence` (RFC 8263). None where none is asked for, or of a kind we cannot make."""
+    if under.acknowledgement not in (AckType.KEK_SHA256, AckType.KEK_SHA512):
+        return None
+    kind = AckType(under.acknowledgement)
+    return ack.build(kind, under.key, ack.Acknowledgement(under.spi, sequence, identity))

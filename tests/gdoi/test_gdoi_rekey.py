@@ -1,0 +1,487 @@
+"""GROUPKEY-PUSH between live parties: unicast with acknowledgement, multicast without, orders, what goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+from gdoi_parties import DENY, GCM, KS1, PERMIT, World, group, group_member, key_server, member_address
+
+from labctl import crypto
+from labctl.configuration import (
+    Acknowledgement,
+    Cipher,
+    Integrity,
+    KeyServerGroup,
+    RekeyPolicy,
+    RekeyTransport,
+    TransformSet,
+)
+from labctl.gdoi import GroupMember, KeyServer
+from labctl.gdoi.events import KeysLost, RekeyAddress
+from labctl.gdoi.group_member import State
+from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.header import ExchangeType
+
+LAB = "GETVPN_LAB"
+GM1, GM2, GM3 = (member_address(number) for number in range(3))
+MULTICAST = IPv4Address("239.192.1.1")
+CBC = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
+UNICAST = RekeyPolicy(transport=RekeyTransport.UNICAST)
+
+
+def kind(datagram: Datagram) -> int:
+    return datagram.data[18]
+
+
+class Rekeyed(World):
+    """Parties, what they sent, and members that can be cut off. Multicast reaches every member that joined."""
+
+    def __init__(self, server: KeyServer, members: list[GroupMember]) -> None:
+        super().__init__({KS1: server}, members, self._carry)
+        self.server = server
+        self.members = members
+        self.sent: list[tuple[float, Datagram]] = []
+        self.cut: set[IPv4Address] = set()
+        for member in members:
+            member.start(0.0)
+        self.settle()
+
+    def _carry(self, datagram: Datagram) -> list[Datagram]:
+        self.sent.append((self.now, datagram))
+        target = datagram.destination
+        if target.address.is_multicast:
+            joined = [address for address in self.parties if self.joined(address) == target.address]
+            for address in joined:
+                if address not in self.cut:
+                    # It arrives with the group as its destination, as on the wire.
+                    self.parties[address].receive_datagram(datagram, self.now)
+            return []
+        return [] if {datagram.source.address, target.address} & self.cut else [datagram]
+
+    def joined(self, address: IPv4Address) -> IPv4Address | None:
+        found = None
+        for event in self.events[address]:
+            if isinstance(event, RekeyAddress):
+                found = event.address
+        return found
+
+    def of(self, exchange: ExchangeType) -> list[tuple[float, Datagram]]:
+        return [(at, datagram) for at, datagram in self.sent if kind(datagram) == exchange]
+
+    def lost(self, address: IPv4Address) -> list[KeysLost]:
+        return [event for event in self.events[address] if isinstance(event, KeysLost)]
+
+    def same_keys(self) -> bool:
+        held = [
+            {(tek.spi, tek.encryption_key) for tek in member.keys.teks.values()}
+            for member in self.members
+            if member.keys
+        ]
+        return len(held) == len(self.members) and all(keys == held[0] for keys in held)
+
+
+def lab(configuration: KeyServerGroup | None = None, members: int = 3) -> Rekeyed:
+    configuration = configuration or unicast()
+    return Rekeyed(key_server(configuration, members), [group_member(number) for number in range(members)])
+
+
+def unicast(**changes: object) -> KeyServerGroup:
+    return replace(group(transform=CBC), rekey=replace(UNICAST, **changes))  # type: ignore[arg-type]
+
+
+def multicast(**changes: object) -> KeyServerGroup:
+    return replace(group(transform=CBC), rekey=RekeyPolicy(address=MULTICAST, **changes))  # type: ignore[arg-type]
+
+
+def test_a_unicast_rekey_reaches_every_member_and_each_acknowledges_it() -> None:
+    world = lab()
+    first = {tek.spi for tek in world.members[0].keys.teks.values()}  # type: ignore[union-attr]
+    # 3600 - (10 % + two copies ten seconds apart + 5) (reference/cisco-getvpn.md 2.3).
+    world.run(3214)
+    assert not world.of(ExchangeType.GROUPKEY_PUSH)
+    world.run(3216)
+    assert [at for at, _ in world.of(ExchangeType.GROUPKEY_PUSH)] == [3215.0] * 3
+    assert len(world.of(ExchangeType.GROUPKEY_PUSH_ACK)) == 3
+    assert world.same_keys()
+    for member in world.members:
+        assert member.keys is not None and first < set(member.keys.teks)
+        assert member.successes == 1 and member.rekeys.received == member.rekeys.acknowledged == 1
+    assert world.texts(KS1, "KS_SEND_UNICAST_REKEY") == [
+        f"Sending Unicast Rekey for group {LAB} from address {KS1} with seq # 1"
+    ]
+    assert world.logs(GM1)[-2:] == ["GM_RECV_REKEY", "SA_TEK_UPDATED"]
+    # Nobody is asked twice who answered, and nobody registers again.
+    world.run(3600)
+    assert len(world.of(ExchangeType.GROUPKEY_PUSH)) == 3 and [m.successes for m in world.members] == [1, 1, 1]
+    assert all(set(member.keys.teks) != first and len(member.keys.teks) == 1 for member in world.members if member.keys)
+
+
+@pytest.mark.parametrize("transform", [GCM, CBC])
+def test_a_group_lives_for_a_week_on_rekeys_alone(transform: TransformSet) -> None:
+    world = lab(replace(unicast(), transform=transform))
+    world.run(7 * 86400)
+    assert [member.successes for member in world.members] == [1, 1, 1]
+    assert world.same_keys() and list(world.server.group(LAB).members) == [GM1, GM2, GM3]
+    # Sequence numbers start anew with each KEK.
+    kek = world.server.group(LAB).kek
+    assert kek is not None and kek.sequence < 40
+    for member in world.members:
+        assert member.keys is not None and member.keys.kek is not None
+        assert (member.keys.kek.spi, member.keys.kek.sequence) == (kek.spi, kek.sequence)
+        assert member.rekeys.rejected == member.rekeys.replayed == 0
+
+
+def test_sending_moves_to_the_new_key_when_every_member_has_it() -> None:
+    world = lab()
+    world.run(3600)
+    for address in (GM1, GM2, GM3):
+        installs = world.installs(address)
+        assert len({install.sending for install in installs}) == 2
+        switched = next(item for item in installs if item.sending != installs[0].sending)
+        # Both keys are accepted at the moment of the change.
+        assert len(switched.keys.teks) == 2
+
+
+def test_a_member_that_did_not_get_the_rekey_is_sent_it_again_and_the_others_are_not() -> None:
+    world = lab()
+    world.run(3000)
+    world.cut = {GM2}
+    world.run(3220)
+    world.cut = set()
+    world.run(3300)
+    copies = [(at, datagram.destination.address) for at, datagram in world.of(ExchangeType.GROUPKEY_PUSH)]
+    assert copies == [(3215.0, GM1), (3215.0, GM2), (3215.0, GM3), (3225.0, GM2)]
+    assert world.same_keys() and world.members[1].successes == 1
+
+
+def test_a_lost_acknowledgement_is_sent_again_for_the_same_octets() -> None:
+    world = lab(members=1)
+    lost: list[Datagram] = []
+    carry = world.network
+
+    def lossy(datagram: Datagram) -> list[Datagram]:
+        out = carry(datagram)
+        if kind(datagram) == ExchangeType.GROUPKEY_PUSH_ACK and not lost:
+            lost.append(datagram)
+            return []
+        return out
+
+    world.network = lossy
+    world.run(3300)
+    pushes = world.of(ExchangeType.GROUPKEY_PUSH)
+    assert len(pushes) == 2 and pushes[0][1].data == pushes[1][1].data
+    assert world.members[0].rekeys.received == 1
+    assert world.server.group(LAB).members[GM1].acknowledged == 1
+
+
+def test_three_rekeys_without_answer_end_a_membership_on_the_key_server() -> None:
+    world = lab()
+    world.run(100)
+    world.cut = {GM2}
+    for number in range(3):
+        assert GM2 in world.server.group(LAB).members
+        world.server.rekey(LAB, world.now)
+        world.run(world.now + 60 + number)
+    assert GM2 not in world.server.group(LAB).members
+    assert world.texts(KS1, "GM_DELETE") == [f"GM {GM2} deleted from group {LAB}."]
+    assert world.server.group(LAB).members[GM1].missed == 0
+
+
+def test_a_member_that_missed_a_rekey_registers_again_and_says_why() -> None:
+    world = lab()
+    world.run(3000)
+    world.cut = {GM1}
+    world.run(3300)
+    world.cut = set()
+    world.run(3600)
+    assert world.members[0].successes == 2 and world.same_keys()
+    assert "GM_REKEY_NOT_RECD" in world.logs(GM1) and "GM_RE_REGISTER" in world.logs(GM1)
+
+
+def test_a_member_cut_off_for_a_whole_life_loses_its_keys_and_comes_back() -> None:
+    world = lab()
+    world.run(100)
+    world.cut = {GM1}
+    world.run(4000)
+    assert not world.members[0].registered and world.lost(GM1) == [KeysLost(LAB, policy=True)]
+    world.cut = set()
+    world.run(4200)
+    assert world.members[0].registered and world.same_keys()
+
+
+def test_a_multicast_rekey_is_one_message_repeated_and_not_answered() -> None:
+    world = lab(multicast())
+    assert [world.joined(address) for address in (GM1, GM2, GM3)] == [MULTICAST] * 3
+    # Without the budget that unicast needs.
+    world.run(3300)
+    pushes = world.of(ExchangeType.GROUPKEY_PUSH)
+    assert [(at, datagram.destination.address) for at, datagram in pushes] == [
+        (3240.0, MULTICAST),
+        (3250.0, MULTICAST),
+        (3260.0, MULTICAST),
+    ]
+    assert not world.of(ExchangeType.GROUPKEY_PUSH_ACK) and world.same_keys()
+    world.run(7 * 86400)
+    assert [member.successes for member in world.members] == [1, 1, 1] and world.same_keys()
+    assert all(member.rekeys.replayed == 0 for member in world.members)
+
+
+def test_multicast_without_an_address_sends_no_rekeys_and_members_register_again() -> None:
+    world = lab(group(transform=CBC))
+    world.run(3600)
+    assert not world.of(ExchangeType.GROUPKEY_PUSH) and [member.successes for member in world.members] == [2, 2, 2]
+
+
+def test_a_member_that_registers_while_a_rekey_is_under_way_has_the_newest_keys() -> None:
+    world = lab()
+    late = world.members[2]
+    late.stop(0.0)
+    world.run(3000)
+    # Message 3 of its registration arrives after the rekey of 3215 has begun.
+    held: list[Datagram] = []
+    carry = world.network
+
+    def slow(datagram: Datagram) -> list[Datagram]:
+        out = carry(datagram)
+        if (
+            datagram.source.address == GM3
+            and kind(datagram) == ExchangeType.GROUPKEY_PULL
+            and late.state is State.ACCEPTED
+        ):
+            held.append(datagram)
+            return []
+        return out
+
+    world.network = slow
+    world.now = 3214.9
+    late.start(world.now)
+    world.settle()
+    world.network = carry
+    world.run(3230)
+    assert held and late.registered and world.same_keys()
+
+
+def test_a_triggered_rekey_shortens_the_old_key_by_the_formula() -> None:
+    world = lab()
+    world.run(1600)
+    world.server.rekey(LAB, 1600)
+    world.settle()
+    for member in world.members:
+        assert member.keys is not None
+        lives = sorted(tek.expires - 1600 for tek in member.keys.teks.values())
+        # MIN(2000, MAX(90, MIN(180, 3600))) = 180.
+        assert lives == pytest.approx([180, 3600], abs=2)
+    world.run(1790)
+    assert all(len(member.keys.teks) == 1 for member in world.members if member.keys) and world.same_keys()
+
+
+def test_replace_now_takes_the_old_key_at_once() -> None:
+    world = lab()
+    world.run(100)
+    old = {tek.spi for tek in world.members[0].keys.teks.values()}  # type: ignore[union-attr]
+    world.server.rekey(LAB, 100, replace_now=True)
+    world.settle()
+    for number, member in enumerate(world.members):
+        assert member.keys is not None and len(member.keys.teks) == 1 and not old & set(member.keys.teks)
+        assert "GM_RECV_POLICY_REPLACE_NOW" in world.logs(member_address(number))
+    assert world.same_keys()
+
+
+def test_clearing_members_has_them_register_before_the_shortened_keys_end_and_traffic_never_stops() -> None:
+    world = lab()
+    world.run(1600)
+    world.server.clear_members(LAB, 1600)
+    world.settle()
+    assert not world.server.group(LAB).members
+    assert all(member.registered for member in world.members)
+    world.run(1600 + 180)
+    assert [member.successes for member in world.members] == [2, 2, 2] and world.same_keys()
+    assert all("GM_RECV_DELETE" in world.logs(address) and not world.lost(address) for address in (GM1, GM2, GM3))
+    # And rekeys go on under the new KEK.
+    world.run(3 * 86400)
+    assert [member.successes for member in world.members] == [2, 2, 2] and world.same_keys()
+
+
+def test_clearing_members_now_takes_everything_and_they_come_back_within_seconds() -> None:
+    world = lab()
+    world.run(1600)
+    world.server.clear_members(LAB, 1600, immediate=True)
+    world.settle()
+    assert not any(member.registered for member in world.members)
+    assert all(install.sending == (None,) for install in (world.installs(GM1)[-1], world.installs(GM2)[-1]))
+    world.run(1606)
+    assert all(member.registered for member in world.members) and world.same_keys()
+    assert "GM_RECV_DELETE_IMMEDIATE" in world.logs(GM1)
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_an_evicted_member_gets_no_more_keys_until_it_is_allowed_again(immediate: bool) -> None:
+    world = lab()
+    world.run(1600)
+    world.server.evict(LAB, GM2, 1600, immediate=immediate)
+    world.run(2000)
+    assert not world.members[1].registered
+    assert world.members[0].registered and world.members[2].registered
+    assert "KS_GM_REVOKED" in world.logs(KS1)
+    world.server.allow(LAB, GM2)
+    world.run(2200)
+    assert world.members[1].registered and world.same_keys()
+
+
+def test_a_changed_policy_waits_for_the_next_rekey_and_says_so() -> None:
+    world = lab()
+    world.run(100)
+    before = world.members[0].keys
+    world.server.reconfigure(replace(unicast(), policy=(DENY, PERMIT), tek_lifetime=7200))
+    world.run(200)
+    assert world.members[0].keys == before and world.logs(KS1)[-1] == "POLICY_CHANGE"
+    world.server.rekey(LAB, 200)
+    world.settle()
+    for member in world.members:
+        assert member.keys is not None and [rule.entry for rule in member.keys.rules] == [DENY, PERMIT]
+        assert max(tek.expires for tek in member.keys.teks.values()) == pytest.approx(7400, abs=2)
+
+
+def test_a_changed_transport_is_told_with_the_next_kek() -> None:
+    world = lab()
+    world.run(100)
+    world.server.reconfigure(multicast())
+    world.server.rekey(LAB, 100)
+    world.run(200)
+    assert [world.joined(address) for address in (GM1, GM2, GM3)] == [MULTICAST] * 3
+    assert "GM_REKEY_TRANS_2_MULTI" in world.logs(GM1)
+    world.sent.clear()
+    world.server.rekey(LAB, 200)
+    world.settle()
+    assert [datagram.destination.address for _, datagram in world.of(ExchangeType.GROUPKEY_PUSH)] == [MULTICAST]
+    assert world.same_keys()
+
+
+def test_a_new_signing_key_comes_with_a_rekey_under_the_old_one() -> None:
+    world = lab()
+    world.run(100)
+    world.server.set_signing_key(LAB, crypto.generate_rsa_key(2048))
+    for moment in (200, 300):
+        world.server.rekey(LAB, moment)
+        world.run(moment + 50)
+    assert world.same_keys() and all(member.rekeys.received == 2 for member in world.members)
+
+
+def test_a_rekey_with_a_wrong_signature_is_dropped_and_counted_and_moves_nothing() -> None:
+    world = lab()
+    world.run(100)
+    keys = world.members[0].keys
+    held = world.server.group(LAB)
+    held._signer = crypto.generate_rsa_key(2048)  # the key pair that other key servers do not have
+    world.server.rekey(LAB, 100)
+    world.settle()
+    for member in world.members:
+        assert member.rekeys.rejected == 1 and member.rekeys.received == 0
+    assert world.members[0].keys == keys and "GDOI_REKEY_FAILURE" in world.logs(GM1)
+    assert not world.of(ExchangeType.GROUPKEY_PUSH_ACK)
+
+
+def test_a_replayed_rekey_changes_nothing() -> None:
+    world = lab()
+    world.run(100)
+    world.server.rekey(LAB, 100)
+    world.run(300)
+    world.server.rekey(LAB, 300)
+    world.run(500)
+    keys = world.members[0].keys
+    old = next(d for _, d in world.of(ExchangeType.GROUPKEY_PUSH) if d.destination.address == GM1)
+    world.members[0].receive_datagram(old, 500)
+    world.settle()
+    assert world.members[0].keys == keys and world.members[0].rekeys.replayed == 1
+    assert "GDOI_REKEY_SEQ_FAILURE" in world.logs(GM1)
+
+
+def test_an_acknowledgement_that_nobody_asked_for_is_told_and_ignored() -> None:
+    world = lab()
+    world.run(3300)
+    answer = world.of(ExchangeType.GROUPKEY_PUSH_ACK)[0][1]
+    world.server.receive_datagram(Datagram(answer.data[:-1] + b"\x63", answer.source, answer.destination), 3300)
+    world.settle()
+    assert "KS_UNSOL_ACK" in world.logs(KS1)
+
+
+def test_members_that_are_not_asked_do_not_answer_and_are_never_counted_as_lost() -> None:
+    world = lab(unicast(acknowledgement=Acknowledgement.NONE))
+    world.run(3300)
+    assert len(world.of(ExchangeType.GROUPKEY_PUSH)) == 9 and not world.of(ExchangeType.GROUPKEY_PUSH_ACK)
+    world.run(3 * 86400)
+    assert len(world.server.group(LAB).members) == 3 and [m.successes for m in world.members] == [1, 1, 1]
+
+
+def test_activation_and_deactivation_delays_count_from_the_rekey() -> None:
+    world = lab(replace(unicast(), activation_delay=40, deactivation_delay=100))
+    world.run(100)
+    world.server.rekey(LAB, 100)
+    world.settle()
+    old, new = (tek.spi for tek in sorted(world.members[0].keys.teks.values(), key=lambda tek: tek.expires))  # type: ignore[union-attr]
+    assert world.installs(GM1)[-1].sending == (old,)
+    world.run(139)
+    assert world.installs(GM1)[-1].sending == (old,)
+    world.run(141)
+    assert world.installs(GM1)[-1].sending == (new,) and old in world.installs(GM1)[-1].keys.teks
+    world.run(201)
+    assert old not in world.installs(GM1)[-1].keys.teks
+
+
+def test_receive_only_members_have_keys_and_send_under_none_until_it_is_turned_off() -> None:
+    configuration = unicast()
+    world = lab(replace(configuration, receive_only=True))
+    world.run(100)
+    assert all(world.installs(address)[-1].sending == (None,) for address in (GM1, GM2))
+    assert all(member.keys is not None and member.keys.receive_only and member.keys.teks for member in world.members)
+    world.server.reconfigure(configuration)
+    world.server.rekey(LAB, 100)
+    world.settle()
+    assert world.installs(GM1)[-1].sending != (None,) and "GM_CONV_SA_DUPLEX" in world.logs(GM1)
+
+
+def test_clearing_a_member_forgets_everything_and_registers_at_once() -> None:
+    world = lab()
+    world.run(100)
+    world.members[0].clear(100)
+    world.settle()
+    assert world.lost(GM1) == [KeysLost(LAB, policy=False)]
+    world.run(101)
+    assert world.members[0].registered and world.members[0].successes == 2
+
+
+def test_recovery_check_registers_again_and_not_too_often() -> None:
+    world = lab(members=1)
+    member = world.members[0]
+    world.run(100)
+    member.data_plane_error("unknown SPI", 100)
+    world.settle()
+    assert member.attempts == 1, "it is off unless it is configured"
+    member.membership = replace(member.membership, recovery_check=300)
+    for moment in (100.0, 101.0, 399.0):
+        member.data_plane_error("unknown SPI", moment)
+        world.settle()
+    assert member.successes == 2 and world.logs(GM1).count("GM_RECOVERY_REGISTRATION") == 1
+    member.data_plane_error("unknown SPI", 401.0)
+    world.settle()
+    assert member.successes == 3
+
+
+def test_ten_thousand_members_are_served_in_batches() -> None:
+    from labctl.gdoi.rekeying import Rekey
+    from labctl.gdoi.timing import Timing
+
+    world = lab(members=1)
+    kek = world.server.group(LAB).kek
+    assert kek is not None
+    everybody = [IPv4Address(0x0A000000 + number) for number in range(10_000)]
+    timing = Timing()
+    rekey = Rekey(kek, lambda _: b"", everybody, UNICAST, timing, 0.0)
+    served: list[IPv4Address] = []
+    while (now := rekey.next_deadline()) is not None and now < 10:
+        batch = [address for address, _ in rekey.due(now)]
+        assert len(batch) <= timing.rekey_batch
+        served += batch
+    assert served == everybody
