@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "shell": "Open a shell on a node",
         "logs": "Show what nodes log",
         "events": "Follow state changes as JSON lines",
+        "gdoi": "Rekey, clear, evict: orders to key servers and members",
         "capture": "Capture a link or interface (pcapng)",
         "test": "Run the topology's checks with real packets",
     },

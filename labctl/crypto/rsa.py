@@ -75,6 +75,17 @@ class RsaPrivateKey:
 
     key: rsa.RSAPrivateKey
 
+    @classmethod
+    def from_der(cls, data: bytes) -> RsaPrivateKey:
+        """PKCS #8 without a passphrase. Raises SignatureError."""
+        try:
+            key = serialization.load_der_private_key(data, password=None)
+        except (ValueError, TypeError) as error:
+            raise SignatureError(f"no private key: {error}") from None
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise SignatureError("the private key is not of RSA")
+        return cls(key)
+
     @property
     def public(self) -> RsaPublicKey:
         """The public half."""

@@ -213,8 +213,11 @@ class KeyServer:
             )
             self._log("GDOI", 5, "POLICY_CHANGE", text)
 
-    def set_signing_key(self, group: str, key: crypto.RsaPrivateKey) -> None:
-        """Sign rekeys with another key, from the next rekey on: it is signed with the old one and brings the new."""
+    def set_signing_key(self, group: str, key: crypto.RsaPrivateKey | None) -> None:
+        """Sign rekeys with another key, from the next rekey on: it is signed with the old one and brings the new.
+
+        None: the group gets no KEK any more, and sends no rekeys once its present one has ended.
+        """
         self.group(group).signing_key = key
 
     def _order(self, group: Group, order: Callable[[Group], Change], now: float) -> None:

@@ -10,7 +10,7 @@ from labctl.door import Connection
 from labctl.lab.directory import LabDirectory, write_private
 
 # The kind of a key -> the table of Wireshark's that takes its line (reference/gdoi-protocol.md, section 10).
-TABLES = {"isakmp": "ikev1_decryption_table", "esp": "esp_sa"}
+TABLES = {"isakmp": "ikev1_decryption_table", "esp": "esp_sa", "rekey": "gdoi_kek"}
 
 
 async def collect(connection: Connection, directory: LabDirectory) -> None:

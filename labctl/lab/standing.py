@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from labctl.lab.directory import LabDirectory, write_private
@@ -49,6 +50,15 @@ def require_node(directory: LabDirectory, name: str) -> None:
 def node_kinds(directory: LabDirectory | None) -> dict[str, str]:
     """Node name -> kind, for shell completion: no lab, no names."""
     return {node["name"]: node["kind"] for node in _raw(directory).get("nodes", [])}
+
+
+def member_addresses(directory: LabDirectory | None) -> dict[str, IPv4Address]:
+    """Group member -> the address it registers from."""
+    return {
+        node["name"]: IPv4Address(node["configuration"]["memberships"][0]["local_address"])
+        for node in _raw(directory).get("nodes", [])
+        if node["configuration"].get("memberships")
+    }
 
 
 def capture_points(directory: LabDirectory | None) -> list[str]:

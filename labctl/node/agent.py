@@ -60,6 +60,7 @@ class Agent:
             "probe": Probes().probe,
             "respond": respond,
             "counters": self._counters,
+            "gdoi": self._gdoi,
             "shutdown": self._shutdown,
         }
 
@@ -199,6 +200,20 @@ class Agent:
         interfaces = {name: asdict(counters) for name, counters in read_counters().items()}
         roles = {"crypto": {}, "gdoi_port": {}} if self._roles is None else self._roles.counters()
         return {"interfaces": interfaces, **roles}
+
+    async def _gdoi(self, call: Call) -> dict[str, Any]:
+        """An order to the node's key server or memberships: `action`, `group` (all if it is left out), and its own."""
+        action, group = call.args.get("action"), call.args.get("group")
+        if not isinstance(action, str) or not (group is None or isinstance(group, str)):
+            raise DoorError("bad-request", "gdoi: action is a text, group a text or left out")
+        if self._roles is None:
+            raise DoorError("not-served", "this node is in no group", "key servers and group members are")
+        try:
+            return {"groups": self._roles.order(action, group, call.args)}
+        except LookupError as error:
+            raise DoorError("not-served", *error.args) from None
+        except (KeyError, ValueError) as error:
+            raise DoorError("bad-request", f"gdoi {action}: {error}") from None
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
         await self._stop_roles()

@@ -28,6 +28,11 @@ def isakmp_line(initiator_cookie: bytes, cipher_key: bytes) -> str:
     return f"{initiator_cookie.hex()},{cipher_key.hex()}"
 
 
+def rekey_line(spi: bytes, iv: bytes, key: bytes) -> str:
+    """A line of labctl's own table `gdoi_kek`: SPI (both cookies), IV, key; Wireshark has no table for it."""
+    return f"{spi.hex()},{iv.hex()},{key.hex()}"
+
+
 def esp_line(tek: TrafficEncryptionKey) -> str:
     """A line of `esp_sa`; wildcards make it serve every sender of the group."""
     if tek.transform.cipher is Cipher.AES_GMAC:

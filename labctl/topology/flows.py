@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
@@ -51,7 +51,7 @@ class Flows:
         self._policies: dict[str, list[AccessListEntry]] = {}
         for group in groups:
             for member in group.members:
-                self._policies.setdefault(member, []).extend(group.policy)
+                self._policies.setdefault(member, []).extend(_in_force(group))
 
     @property
     def provider_links(self) -> tuple[str, ...]:
@@ -123,6 +123,13 @@ class Flows:
             if entry.protocol in (0, _ICMP) and source in entry.source and destination in entry.destination:
                 return entry.action is Action.PERMIT
         return False
+
+
+def _in_force(group: Group) -> Sequence[AccessListEntry]:
+    """Members of a receive-only group send in clear what its entries permit, and take it so."""
+    if not group.receive_only:
+        return group.policy
+    return [replace(entry, action=Action.DENY) for entry in group.policy]
 
 
 def crypto_segment(routing: Routing, member: str) -> int | None:

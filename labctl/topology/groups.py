@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 
 from labctl.configuration import (
     AccessListEntry,
+    Acknowledgement,
     Action,
     Cipher,
     DhGroup,
@@ -21,6 +22,7 @@ from labctl.configuration import (
     IsakmpPolicy,
     NodeKind,
     RekeyPolicy,
+    RekeyTransport,
     TransformSet,
 )
 from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
@@ -28,7 +30,7 @@ from labctl.configuration.transform_set import parse_encryption, parse_transform
 from labctl.configuration.words import WordError, did_you_mean
 from labctl.topology.model import Group, Node, PreSharedKeys
 from labctl.topology.problems import Problems
-from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp
+from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp, RawRekey
 from labctl.topology.shape import Shaped
 
 # reference/cisco-getvpn.md 2.6: 100 permits a group; a member would ignore the rest (%GDOI-3-GDOI_ACL_NUM).
@@ -72,6 +74,7 @@ class _GroupReader:
         self._check_sizes(members, servers)
         transform = self._transform()
         self._check_lifetimes(transform)
+        self._check_delays()
         return Group(
             name=self._name,
             identity=self._identity(),
@@ -83,6 +86,9 @@ class _GroupReader:
             rekey=self._rekey(),
             isakmp=self._isakmp(),
             pre_shared_keys=self._keys(members),
+            activation_delay=self._raw.delays.activation,
+            deactivation_delay=self._raw.delays.deactivation,
+            receive_only=self._raw.receive_only,
         )
 
     def _names(self, key: str, names: Sequence[str], kind: NodeKind) -> tuple[str, ...]:
@@ -199,6 +205,24 @@ class _GroupReader:
                 f"above {LONGEST_WITHOUT_AES} s take AES",
             )
 
+    def _check_delays(self) -> None:
+        """RFC 6407 5.4: old keys stay until new ones are sent under, with room for the copies of a rekey."""
+        delays, retransmit = self._raw.delays, self._raw.rekey.retransmit
+        place = ("groups", self._name, "delays", "deactivation")
+        copies = retransmit.interval * retransmit.number
+        if delays.deactivation and delays.deactivation <= delays.activation + copies:
+            self._problems.add(
+                self._shaped.at(*place),
+                f"old keys go {delays.deactivation} s after a rekey, when some members may still send under them",
+                f"more than {delays.activation + copies} s: the activation delay, and {copies} s for a rekey's copies",
+            )
+        if delays.activation >= self._raw.lifetime.tek:
+            self._problems.add(
+                self._shaped.at("groups", self._name, "delays", "activation"),
+                f"new keys would be sent under after {delays.activation} s, and live {self._raw.lifetime.tek} s",
+                "an activation delay is some seconds: 30, for example",
+            )
+
     def _isakmp(self) -> tuple[IsakmpPolicy, ...]:
         several = isinstance(self._raw.isakmp, list)
         raws = self._raw.isakmp if isinstance(self._raw.isakmp, list) else [self._raw.isakmp]
@@ -218,11 +242,34 @@ class _GroupReader:
         return policy if cipher is None else replace(policy, encryption=cipher[0], key_bits=cipher[1])
 
     def _rekey(self) -> RekeyPolicy:
-        policy = RekeyPolicy(signature_hash=Hash(self._raw.rekey.hash), lifetime=self._raw.lifetime.kek)
-        cipher = self._encryption(self._raw.rekey.encryption, ("groups", self._name, "rekey", "encryption"))
+        raw = self._raw.rekey
+        self._check_rekey()
+        policy = RekeyPolicy(
+            signature_hash=Hash(raw.hash),
+            lifetime=self._raw.lifetime.kek,
+            transport=RekeyTransport.MULTICAST if raw.transport is None else RekeyTransport(raw.transport),
+            retransmit_interval=raw.retransmit.interval,
+            retransmit_count=raw.retransmit.number,
+            acknowledgement=Acknowledgement(raw.acknowledgement),
+        )
+        cipher = self._encryption(raw.encryption, ("groups", self._name, "rekey", "encryption"))
         if cipher is None:
             return policy
         return replace(policy, encryption=cipher[0], key_bits=cipher[1])
+
+    def _check_rekey(self) -> None:
+        """What says how rekeys are sent needs a transport to send them by."""
+        raw = self._raw.rekey
+        if raw.transport is not None:
+            return
+        default = RawRekey()
+        for key in ("retransmit", "acknowledgement"):
+            if getattr(raw, key) != getattr(default, key):
+                self._problems.add(
+                    self._shaped.key_at("groups", self._name, "rekey", key),
+                    f"{key!r} without a transport: group {self._name!r} sends no rekeys",
+                    "add 'transport: unicast' to 'rekey'",
+                )
 
     def _encryption(self, text: str, place: tuple[str | int, ...]) -> tuple[Encryption, int] | None:
         try:

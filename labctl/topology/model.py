@@ -84,6 +84,9 @@ class Group:
     rekey: RekeyPolicy
     isakmp: tuple[IsakmpPolicy, ...]
     pre_shared_keys: PreSharedKeys
+    activation_delay: int = 0
+    deactivation_delay: int = 0
+    receive_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

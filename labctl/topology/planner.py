@@ -129,6 +129,9 @@ class _Planner:
             transform=group.transform,
             tek_lifetime=group.tek_lifetime,
             rekey=group.rekey,
+            activation_delay=group.activation_delay,
+            deactivation_delay=group.deactivation_delay,
+            receive_only=group.receive_only,
             key_server_id=group.key_servers.index(server),
         )
 

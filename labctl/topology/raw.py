@@ -25,6 +25,9 @@ SMALLEST_MTU, LARGEST_MTU = 576, 9216
 SHORTEST_TEK, SHORTEST_KEK, LONGEST_LIFETIME = 120, 300, 30 * 86400
 # reference/cisco-getvpn.md 1.3, range of IOS's `identity number`.
 LARGEST_IDENTITY = 2147483647
+LONGEST_DELAY = 65535
+# `rekey retransmit`: 10 to 60 seconds, 1 to 10 copies (reference/cisco-getvpn.md 1.3).
+SHORTEST_RETRANSMIT, LONGEST_RETRANSMIT, MOST_RETRANSMITS = 10, 60, 10
 # `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
 SHORTEST_PHASE_1, LONGEST_PHASE_1 = 60, 86400
 # reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
@@ -88,13 +91,37 @@ class RawIsakmp(_Shape):
     lifetime: int = Field(default=86400, ge=SHORTEST_PHASE_1, le=LONGEST_PHASE_1, description="In seconds.")
 
 
-class RawRekey(_Shape):
-    """The key that protects rekeys."""
+class RawRetransmit(_Shape):
+    """Copies of a rekey (`rekey retransmit SECONDS number N`)."""
 
+    interval: int = Field(default=10, ge=SHORTEST_RETRANSMIT, le=LONGEST_RETRANSMIT, description="Seconds.")
+    number: int = Field(default=2, ge=1, le=MOST_RETRANSMITS, description="Copies after the first.")
+
+
+class RawRekey(_Shape):
+    """How keys are renewed, and the key that protects it."""
+
+    transport: Literal["unicast"] | None = Field(
+        default=None,
+        description="unicast: a copy to each member, acknowledged. Left out: members register again for new keys.",
+    )
+    retransmit: RawRetransmit = Field(
+        default=RawRetransmit(), description="Copies, to those members alone that have not acknowledged."
+    )
+    acknowledgement: Literal["sha256", "sha512", "none"] = Field(
+        default="sha256", description="What members acknowledge with (RFC 8263)."
+    )
     encryption: str = Field(default="aes 256", description="aes 128, aes 192, aes 256 or 3des.")
     hash: Literal["sha", "sha256", "sha384", "sha512"] = Field(
         default="sha256", description="Hash of a rekey's signature."
     )
+
+
+class RawDelays(_Shape):
+    """Seconds after a rekey (group-associated policy, RFC 6407 5.4); 0: just before the old keys end."""
+
+    activation: int = Field(default=0, ge=0, le=LONGEST_DELAY, description="Members send under the new keys after it.")
+    deactivation: int = Field(default=0, ge=0, le=LONGEST_DELAY, description="Members drop the old keys after it.")
 
 
 def _is_list(value: Any) -> str:
@@ -144,7 +171,11 @@ class RawGroup(_Shape):
     )
     lifetime: RawLifetime = Field(default=RawLifetime(), description="How long keys live.")
     isakmp: RawIsakmpPolicies = Field(default=RawIsakmp(), description="Phase 1 proposals, the preferred first.")
-    rekey: RawRekey = Field(default=RawRekey(), description="The key that protects rekeys.")
+    rekey: RawRekey = Field(default=RawRekey(), description="How keys are renewed.")
+    delays: RawDelays = Field(default=RawDelays(), description="When members change to new keys.")
+    receive_only: bool = Field(
+        default=False, description="Members decrypt and send in clear, for a migration (sa receive-only)."
+    )
     pre_shared_keys: RawKeys = Field(
         default="generated",
         description="'generated': random, one for each pair; or one text for all; or a text for each member.",

@@ -143,7 +143,8 @@ def _kind_of_literal(path: Path) -> str:
     last = str(path[-1])
     if path[0] == "nodes":
         return "a kind of node"
-    return {"runtime": "a runtime", "hash": "a hash", "group": "a Diffie-Hellman group"}.get(last, f"a {last}")
+    words = {"runtime": "a runtime", "hash": "a hash", "group": "a Diffie-Hellman group"}
+    return words.get(last, f"{'an' if last[0] in 'aeiou' else 'a'} {last}")
 
 
 def _owner(path: Path) -> str:

@@ -11,16 +11,19 @@ import pytest
 
 from labctl.configuration import (
     AccessListEntry,
+    Acknowledgement,
     Action,
     Cipher,
     DhGroup,
     Encryption,
     Hash,
     NodeKind,
+    RekeyTransport,
     from_json,
     to_json,
 )
 from labctl.topology import load, read
+from labctl.topology.checks import CheckKind
 from labctl.topology.model import Topology
 from labctl.topology.plan import Plan
 from labctl.topology.planner import GENERATED, plan
@@ -326,3 +329,22 @@ def test_a_file_in_another_place_is_the_same_plan(tmp_path: Path, basic: Plan) -
     copy = tmp_path / "copy.yml"
     copy.write_text((TOPOLOGIES / "getvpn-basic.yml").read_text())
     assert plan(load(copy), secret=SECRET) == basic
+
+
+def test_rekeys_and_delays_reach_the_key_server(planned: Planned) -> None:
+    text = (TOPOLOGIES / "rekey-unicast.yml").read_text() + "    delays: {activation: 10, deactivation: 60}\n"
+    (group,) = planned(text.replace("number: 2", "number: 4")).node("ks1").configuration.key_server_groups
+    rekey = group.rekey
+    assert (rekey.transport, rekey.address, rekey.acknowledgement) == (
+        RekeyTransport.UNICAST,
+        None,
+        Acknowledgement.SHA256,
+    )
+    assert (rekey.retransmit_interval, rekey.retransmit_count) == (10, 4)
+    assert (group.activation_delay, group.deactivation_delay, group.receive_only) == (10, 60, False)
+
+
+def test_a_receive_only_group_is_expected_to_talk_in_clear(planned: Planned) -> None:
+    made = planned((TOPOLOGIES / "rekey-unicast.yml").read_text() + "    receive-only: true\n")
+    assert {check.kind for check in made.checks} == {CheckKind.REACHABLE, CheckKind.REGISTERED}
+    assert made.node("ks1").configuration.key_server_groups[0].receive_only

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any, ClassVar
 
 from labctl.configuration import GroupMembership
+from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
-from labctl.gdoi.events import Event, PolicyInstalled
+from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
 from labctl.node.keylog import esp_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
@@ -17,6 +20,8 @@ from labctl.node.roles.role import World
 
 class GroupMemberRole:
     """One membership."""
+
+    ACTIONS: ClassVar[frozenset[str]] = frozenset({"clear", "reregister"})
 
     def __init__(self, world: World, membership: GroupMembership, crypto_map: CryptoMap) -> None:
         self.membership = membership
@@ -36,6 +41,18 @@ class GroupMemberRole:
             self._party, world.clock, world.port, self._take, world.changed, membership.key_servers
         )
         world.port.attach(self._driver)
+        self._joined: IPv4Address | None = None
+        if membership.recovery_check is not None:
+            crypto_map.on_invalid_spi(membership.name, self._on_invalid_spi)
+
+    def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
+        """Do one of `ACTIONS`. Raises ValueError for arguments that are none."""
+        now = self._world.clock.now()
+        if action == "clear":
+            self._party.clear(now)
+        elif action == "reregister":
+            self._party.reregister(now)
+        self._driver.pump()
 
     @property
     def party(self) -> GroupMember:
@@ -73,20 +90,25 @@ class GroupMemberRole:
         ]
 
     def details(self) -> list[dict[str, Any]]:
-        """Keys, and the life left in them in lab seconds."""
+        """Rekeys and keys, and the life left in them in lab seconds."""
         now = self._world.clock.now()
-        keys, renewal = self._party.keys, self._party.next_registration
-        if keys is None:
-            return [{"teks": [], "kek_left": None, "sender_ids": [], "re_registers_in": None}]
+        keys, renewal, rekeys = self._party.keys, self._party.next_registration, self._party.rekeys
+        teks = () if keys is None else keys.teks.values()
+        kek = None if keys is None else keys.kek
         return [
             {
                 "teks": [
                     {"spi": f"{tek.spi:#010x}", "transform": str(tek.transform), "left": round(tek.expires - now, 1)}
-                    for tek in keys.teks.values()
+                    for tek in teks
                 ],
-                "kek_left": None if keys.kek is None else round(keys.kek.expires - now, 1),
-                "sender_ids": list(keys.sender_ids),
+                "kek_left": None if kek is None else round(kek.expires - now, 1),
+                "sender_ids": [] if keys is None else list(keys.sender_ids),
                 "re_registers_in": None if renewal is None else round(renewal - now, 1),
+                "rekey": None if kek is None or kek.address is None else f"multicast {kek.address}",
+                "rekeys_received": rekeys.received,
+                "rekeys_acknowledged": rekeys.acknowledged,
+                "rekeys_rejected": rekeys.rejected + rekeys.replayed,
+                "last_sequence": rekeys.last_sequence,
             }
         ]
 
@@ -94,6 +116,7 @@ class GroupMemberRole:
         """Leave the group, and take its policy off the interface."""
         self._party.stop(self._world.clock.now())
         self._driver.close()
+        self._follow(None, None)
         self._crypto_map.withdraw(self.membership.name)
 
     def _reason(self) -> str:
@@ -108,13 +131,46 @@ class GroupMemberRole:
     def _take(self, event: Event) -> None:
         if isinstance(event, PolicyInstalled):
             self._install(event)
+        elif isinstance(event, RekeyAddress):
+            self._follow(event.address, event.source)
+        elif isinstance(event, KeysLost):
+            self._lose(event)
         else:
             self._world.take(event)
 
     def _install(self, event: PolicyInstalled) -> None:
         associations, fresh = self._associations.update(event.keys)
-        entries = policy_entries(event.keys, event.sending)
+        entries = policy_entries(event.keys, event.sending, passive=self.membership.passive)
         self._crypto_map.install(self.membership.name, entries, associations)
         if self._world.configuration.keylog:
             for tek in fresh:
                 self._world.tell({"type": "keylog", "kind": "esp", "line": esp_line(tek)})
+
+    def _lose(self, event: KeysLost) -> None:
+        if not event.policy:
+            self._crypto_map.withdraw(self.membership.name)
+        elif self.membership.fail_close_revert:
+            self._crypto_map.close_group(self.membership.name)
+        self._world.changed()
+
+    def _follow(self, address: IPv4Address | None, source: IPv4Address | None) -> None:
+        """Be in the multicast group that rekeys come to, and let them pass the crypto map in clear."""
+        port, name = self._world.port, self.membership.name
+        if self._joined is not None:
+            port.leave(self._joined, self.membership.local_address)
+        self._joined = address
+        flows = []
+        if address is not None:
+            failure = port.join(address, self.membership.local_address)
+            if failure:
+                self._world.log("GDOI", 3, "GM_JOIN_FAILED", f"Group {name} cannot join {address}: {failure}")
+            flows = [RekeyFlow(address, server) for server in self.membership.key_servers]
+            if source is not None and source not in self.membership.key_servers:
+                flows.append(RekeyFlow(address, source))
+        self._crypto_map.exempt(name, flows)
+
+    def _on_invalid_spi(self) -> None:
+        attempts = self._party.attempts
+        self._party.data_plane_error("a packet with an unknown SPI", self._world.clock.now())
+        if self._party.attempts != attempts:
+            self._driver.pump()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any, ClassVar
 
 from labctl import crypto
 from labctl.gdoi import KeyServer
@@ -13,6 +15,8 @@ from labctl.node.roles.role import World
 
 class KeyServerRole:
     """Answers members. `signing_key` signs rekeys; members learn its public half with the KEK."""
+
+    ACTIONS: ClassVar[frozenset[str]] = frozenset({"rekey", "clear-members", "evict", "allow"})
 
     def __init__(self, world: World, signing_key: crypto.RsaPrivateKey) -> None:
         configuration = world.configuration
@@ -25,12 +29,41 @@ class KeyServerRole:
             random=os.urandom,
             signing_key=signing_key,
         )
+        self._take_signing_keys()
         self._driver = PartyDriver(self._party, world.clock, world.port, world.take, world.changed)
         world.port.attach(self._driver, responder=True)
         world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
         for group in configuration.key_server_groups:
             text = f"Config GDOI group {group.name}: identity {group.identity}, served from {group.address}"
             world.log("GDOI", 5, "KS_GROUP_ADD", text)
+
+    def _take_signing_keys(self) -> None:
+        """Groups that name a key pair sign with it, and send no rekeys without it."""
+        pairs = {pair.label: pair for pair in self._world.configuration.rsa_keys}
+        for group in self._world.configuration.key_server_groups:
+            label = group.rekey.key_label
+            if label is None:
+                continue
+            pair = pairs.get(label)
+            if pair is None:
+                text = f"RSA Key - {label} : Not found, Required for group {group.name}"
+                self._world.log("GDOI", 1, "KS_NO_RSA_KEYS", text)
+            key = None if pair is None else crypto.RsaPrivateKey.from_der(pair.private_key)
+            self._party.set_signing_key(group.name, key)
+
+    def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
+        """Do one of `ACTIONS`. Raises ValueError for arguments that are none."""
+        party, now = self._party, self._world.clock.now()
+        at_once = bool(arguments.get("now"))
+        if action == "rekey":
+            party.rekey(group, now, replace_now=bool(arguments.get("replace_now")))
+        elif action == "clear-members":
+            party.clear_members(group, now, immediate=at_once)
+        elif action == "evict":
+            party.evict(group, IPv4Address(arguments["member"]), now, immediate=at_once)
+        elif action == "allow":
+            party.allow(group, IPv4Address(arguments["member"]))
+        self._driver.pump()
 
     @property
     def party(self) -> KeyServer:
@@ -63,6 +96,12 @@ class KeyServerRole:
             {
                 "teks": [{"spi": f"{spi:#010x}", "left": round(left, 1)} for spi, left in group.teks],
                 "kek_left": None if group.kek_left is None else round(group.kek_left, 1),
+                "rekey": group.rekey_transport,
+                "rekeys_sent": group.rekeys_sent,
+                "waiting_for": group.waiting,
+                "sequence": group.sequence,
+                "acknowledged": {str(member.address): member.acknowledged for member in group.members},
+                "missed": {str(member.address): member.missed for member in group.members},
             }
             for group in self._party.status(self._world.clock.now())
         ]

@@ -10,12 +10,24 @@ from labctl.esp import PolicyEntry, SecurityAssociation
 from labctl.gdoi import GroupKeys, TrafficEncryptionKey
 
 
-def policy_entries(keys: GroupKeys, sending: tuple[int | None, ...]) -> tuple[PolicyEntry, ...]:
-    """The rules in order: each PERMIT with the SPI to send under and every SPI that is still accepted."""
+def policy_entries(
+    keys: GroupKeys, sending: tuple[int | None, ...], *, passive: bool = False
+) -> tuple[PolicyEntry, ...]:
+    """The rules in order: each PERMIT with the SPI to send under and every SPI that is still accepted.
+
+    Receive-only groups send in clear, and take clear packets as `passive` members do: their peers may be at either
+    end of a migration (reference/cisco-getvpn.md 2.7).
+    """
     return tuple(
         PolicyEntry(rule.entry)
         if rule.entry.action is Action.DENY
-        else PolicyEntry(rule.entry, spi, frozenset(rule.spis) & keys.teks.keys())
+        else PolicyEntry(
+            rule.entry,
+            spi,
+            frozenset(rule.spis) & keys.teks.keys(),
+            send_clear=keys.receive_only,
+            accept_clear=keys.receive_only or passive,
+        )
         for rule, spi in zip(keys.rules, sending, strict=True)
     )
 

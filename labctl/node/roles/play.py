@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from labctl import crypto
@@ -74,6 +74,33 @@ class Roles:
             "crypto": {name: item.counters() for name, item in self._crypto_maps.items()},
             "gdoi_port": dict(self._world.port.counters),
         }
+
+    def order(self, action: str, group: str | None, arguments: Mapping[str, Any]) -> list[str]:
+        """Do what a user asks of one group, or (None) of every group of the roles that have the action.
+
+        Returns the groups. Raises LookupError (problem, hint) where nothing here fits, ValueError for bad arguments.
+        """
+        wanted = [
+            (role, item["name"])
+            for role in self._roles
+            if action in role.ACTIONS
+            for item in role.groups()
+            if group in (None, item["name"])
+        ]
+        if not wanted:
+            raise LookupError(*self._why_not(action, group))
+        for role, name in wanted:
+            role.order(action, name, arguments)
+        return [name for _, name in wanted]
+
+    def _why_not(self, action: str, group: str | None) -> tuple[str, str]:
+        """Why no role can do it, and a hint."""
+        actions = sorted({name for role in self._roles for name in role.ACTIONS})
+        if action not in actions:
+            hint = f"it can {', '.join(actions)}" if actions else "it is neither a key server nor a group member"
+            return f"this node cannot {action}", hint
+        known = [item["name"] for role in self._roles for item in role.groups()]
+        return f"this node has no group {group}", f"it has {', '.join(known)}"
 
     async def stop(self) -> None:
         """Leave the groups and close everything."""

@@ -7,6 +7,7 @@ come through the socket's error queue, so that a party's owner can say at once t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -24,6 +25,8 @@ BATCH = 64
 
 # Datagrams that wait while the key server makes its signing key, or computes.
 BUFFER_OCTETS = 1 << 20
+
+MULTICAST_TTL = 64
 
 # Exchanges whose party is remembered by initiator cookie.
 MAX_COOKIES = 4096
@@ -58,6 +61,7 @@ class GdoiPort:
     def __init__(self, port: int = GDOI_PORT) -> None:
         self.counters: Counter[str] = Counter()
         self._number = port
+        self._joined: Counter[tuple[IPv4Address, IPv4Address]] = Counter()
         self._socket: socket.socket | None = None
         self._receivers: list[Receiver] = []
         self._responder: Receiver | None = None
@@ -70,6 +74,9 @@ class GdoiPort:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
+            # Rekeys cross routers (RFC 6407 4); our own copy of one is nothing to us.
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, MULTICAST_TTL)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             sock.bind(("0.0.0.0", self._number))
         except OSError:
             sock.close()
@@ -108,6 +115,30 @@ class GdoiPort:
             return _send_failure(error, datagram)
         self.counters["sent"] += 1
         return ""
+
+    def join(self, group: IPv4Address, interface: IPv4Address) -> str:
+        """Take what is sent to a multicast group on the interface with that address; the reason if it cannot be.
+
+        Parties may join one group on one interface each: the kernel has it once.
+        """
+        joined = self._joined[group, interface] = self._joined[group, interface] + 1
+        if joined > 1:
+            return ""
+        try:
+            self._open_socket().setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group.packed + interface.packed)
+        except OSError as error:
+            del self._joined[group, interface]
+            return os.strerror(error.errno or 0)
+        return ""
+
+    def leave(self, group: IPv4Address, interface: IPv4Address) -> None:
+        """The end of one `join`."""
+        if not self._joined[group, interface] or self._socket is None:
+            return
+        self._joined[group, interface] -= 1
+        if not self._joined[group, interface]:
+            with contextlib.suppress(OSError):  # the interface is gone, and the membership with it
+                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, group.packed + interface.packed)
 
     def close(self) -> None:
         """Close the socket."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from labctl.configuration import NodeConfiguration
-from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
+from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, RekeyKeyLog, StateChanged
 from labctl.node.clock import Clock
-from labctl.node.keylog import isakmp_line
+from labctl.node.keylog import isakmp_line, rekey_line
 from labctl.node.log import log_event
 from labctl.node.roles.port import GdoiPort
 
@@ -43,10 +43,17 @@ class World:
         elif isinstance(event, Phase1KeyLog) and self.configuration.keylog:
             line = isakmp_line(event.initiator_cookie, event.cipher_key)
             self.tell({"type": "keylog", "kind": "isakmp", "line": line})
+        elif isinstance(event, RekeyKeyLog) and self.configuration.keylog:
+            self.tell({"type": "keylog", "kind": "rekey", "line": rekey_line(event.spi, event.iv, event.key)})
 
 
 class Role(Protocol):
-    """A key server or a group member."""
+    """A key server or a group member. `ACTIONS` are what `order` can do."""
+
+    ACTIONS: ClassVar[frozenset[str]]
+
+    def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
+        """Do one of `ACTIONS` on a group of this role, as a user asks. Raises ValueError for bad arguments."""
 
     def unready(self) -> str:
         """Why the node is not ready because of this role; empty if it is."""

@@ -1,0 +1,168 @@
+"""Keys turn over in real labs, on each runtime: no packet lost, none in clear; and what happens to who is cut off."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from lab_command import TIMEOUT, Labctl
+
+pytestmark = pytest.mark.lab
+
+TOPOLOGY = """\
+name: rekey
+clock: {{scale: {scale}}}
+nodes: {{p1: p, pe1: pe, pe2: pe, pe3: pe, ks1: ks, ce1: ce, ce2: ce, ce3: ce, h1: host, h2: host, h3: host}}
+links:
+  - pe1 -- p1
+  - pe2 -- p1
+  - pe3 -- p1
+  - ks1 -- pe1
+  - ce1 -- pe1
+  - ce2 -- pe2
+  - ce3 -- pe3
+  - h1 -- ce1
+  - h2 -- ce2
+  - h3 -- ce3
+groups:
+  LAB:
+    identity: 1234
+    key-servers: [ks1]
+    members: [ce1, ce2, ce3]
+    policy: [permit ip 10.1.0.0/16 10.1.0.0/16]
+    transform: esp-aes 256 esp-sha256-hmac
+    lifetime: {{tek: {tek}, kek: {kek}}}
+    rekey: {{transport: unicast}}
+"""
+MEMBERS = ("ce1", "ce2", "ce3")
+CE2 = "172.16.3.2/32"
+
+
+def start(machine: Labctl, *, scale: int, tek: int = 3600, kek: int = 86400) -> None:
+    (machine.folder / "topology.yml").write_text(TOPOLOGY.format(scale=scale, tek=tek, kek=kek))
+    machine.up()
+
+
+@pytest.fixture
+def lab(machine: Labctl) -> Iterator[Labctl]:
+    yield machine
+    machine("down", "--all")
+
+
+def group_of(lab: Labctl, node: str) -> Any:
+    (group,) = lab.json("gdoi", "show", node)
+    return group
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Ask again until it holds: the lab's clock decides when, and no event tells."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+def logged(lab: Labctl, node: str) -> list[str]:
+    return re.findall(r"%(?:GDOI|CRYPTO)-\d-(\w+):", lab("logs", node).stdout)
+
+
+def test_a_hundred_rekeys_under_traffic_lose_no_packet_and_show_none_in_clear(lab: Labctl) -> None:
+    # A TEK of 120 s is renewed every 30; a KEK of 1200 s every 300: on this clock a rekey every half second or so.
+    start(lab, scale=60, tek=120, kek=1200)
+    before = group_of(lab, "ks1")["rekeys_sent"]
+    wire = lab.start("capture", "pe2:eth0", "-d", "60", "-w", str(lab.folder / "wire.pcapng"))
+    # Any to any: each host to the two others, three ways at a time, a thousand packets a second over all.
+    pings = [
+        lab.start("exec", a, "--", "ping", "-q", "-n", "-i", "0.006", "-c", "9000", "-W", "5", b)
+        for a, b in (("h1", "10.1.2.10"), ("h2", "10.1.3.10"), ("h3", "10.1.1.10"))
+    ]
+    reports = [ping.communicate(timeout=TIMEOUT)[0] for ping in pings]
+    wire.communicate(timeout=TIMEOUT)
+    for report in reports:
+        assert "9000 packets transmitted, 9000 received, 0% packet loss" in report
+    assert group_of(lab, "ks1")["rekeys_sent"] - before >= 100
+    for name in MEMBERS:
+        found = group_of(lab, name)
+        assert found["registrations"] == 1 and found["rekeys_rejected"] == 0
+    protocols = protocols_of(lab)
+    assert protocols["esp"] > 10_000 and protocols["icmp"] == 0
+
+
+def protocols_of(lab: Labctl) -> dict[str, int]:
+    """Packets of the capture between the hosts' own addresses, by what they are."""
+    from scapy.layers.inet import IP
+    from scapy.utils import PcapNgReader
+
+    found = {"esp": 0, "icmp": 0}
+    with PcapNgReader(str(lab.folder / "wire.pcapng")) as reader:
+        for frame in reader:
+            if IP in frame and frame[IP].src.startswith("10.1."):
+                found["esp" if frame[IP].proto == 50 else "icmp"] += 1
+    return found
+
+
+def test_a_member_that_rekeys_do_not_reach_is_sent_copies_registers_again_and_is_forgotten_in_the_end(
+    lab: Labctl,
+) -> None:
+    start(lab, scale=60)
+    lab("exec", "pe2", "--", "ip", "route", "add", "blackhole", CE2)
+    for _ in range(3):
+        lab("gdoi", "rekey", "ks1")
+        until(lambda: group_of(lab, "ks1")["waiting_for"] == 0, "the rekey ends")
+    assert "172.16.3.2" not in group_of(lab, "ks1")["members"] and "GM_DELETE" in logged(lab, "ks1")
+    # Three rekeys shortened the key that ce2 has: its end comes before any that it knew of.
+    until(lambda: group_of(lab, "ce2")["state"] == "registering", "ce2 loses its keys")
+    assert {"GM_REKEY_NOT_RECD", "GM_RE_REGISTER"} <= set(logged(lab, "ce2"))
+    assert group_of(lab, "ce1")["registrations"] == 1
+    lab("exec", "pe2", "--", "ip", "route", "del", "blackhole", CE2)
+    until(lambda: group_of(lab, "ce2")["state"] == "registered", "ce2 comes back")
+    lab("exec", "h2", "--", "ping", "-c", "3", "10.1.1.10")
+
+
+def test_an_evicted_member_is_refused_and_the_others_lose_nothing(lab: Labctl) -> None:
+    start(lab, scale=60)
+    ping = lab.start("exec", "h1", "--", "ping", "-q", "-i", "0.01", "-c", "800", "10.1.3.10")
+    lab("gdoi", "evict", "ks1", "ce2")
+    until(lambda: group_of(lab, "ce2")["state"] == "registering", "ce2 loses its keys")
+    report, _ = ping.communicate(timeout=TIMEOUT)
+    assert "800 packets transmitted, 800 received" in report
+    assert "KS_GM_REVOKED" in logged(lab, "ks1") and "GM_RECV_DELETE" in logged(lab, "ce1")
+    assert lab("exec", "h2", "--", "ping", "-c", "2", "-W", "1", "10.1.1.10", status=1).returncode == 1
+    lab("gdoi", "allow", "ks1", "172.16.3.2")
+    until(lambda: group_of(lab, "ce2")["state"] == "registered", "ce2 is let in")
+
+
+def test_a_receive_only_group_is_registered_and_talks_in_clear(lab: Labctl) -> None:
+    text = TOPOLOGY.format(scale=1, tek=3600, kek=86400) + "    receive-only: true\n"
+    (lab.folder / "topology.yml").write_text(text)
+    lab.up()
+    report = lab.json("test")
+    kinds = [check["name"].split(":")[0] for check in report["checks"]]
+    assert report["passed"] == len(kinds) and {"reachable", "registered"} <= set(kinds) and "encrypted" not in kinds
+    wire = lab.start("capture", "pe2:eth0", "-d", "5", "-w", str(lab.folder / "wire.pcapng"))
+    lab("exec", "h1", "--", "ping", "-i", "0.1", "-c", "40", "10.1.2.10")
+    wire.communicate(timeout=TIMEOUT)
+    seen = protocols_of(lab)
+    assert seen["esp"] == 0 and seen["icmp"] > 0
+    assert group_of(lab, "ce1")["teks"]
+
+
+def test_orders_that_make_no_sense_say_so_and_change_nothing(lab: Labctl) -> None:
+    start(lab, scale=1)
+    for words, said in (
+        (("rekey", "ce1"), "ce1: this node cannot rekey. It can clear, reregister"),
+        (("clear", "p1"), "p1: this node is in no group"),
+        (("rekey", "ks1", "--group", "LUB"), "ks1: this node has no group LUB. It has LAB"),
+        (("evict", "ks1", "ce4"), "no group member 'ce4'"),
+    ):
+        assert said in lab("gdoi", *words, status=2).stderr
+    assert group_of(lab, "ks1")["rekeys_sent"] == 0
+    lab("gdoi", "clear", "ce1")
+    lab("gdoi", "reregister", "ce2")
+    until(lambda: [group_of(lab, name)["registrations"] for name in ("ce1", "ce2")] == [2, 2], "both registered again")
+    lab("gdoi", "clear-members", "ks1", "--now")
+    until(lambda: group_of(lab, "ce3")["registrations"] == 2, "ce3 registered again")
+    assert "GM_RECV_DELETE_IMMEDIATE" in logged(lab, "ce3")
