@@ -151,6 +151,14 @@ def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) ->
     assert said.err == "starting the lab\na: ready (0.25 s)\nb: failed: the agent died (0.30 s)\nrolling back\n"
 
 
+def drawn_before(leader: int, end: str) -> str:
+    """What a terminal was sent up to a text: one read has what the display's own thread wrote so far, or less."""
+    drawn = b""
+    while end.encode() not in drawn:
+        drawn += os.read(leader, 65536)
+    return drawn.decode()
+
+
 def test_progress_on_a_terminal_has_a_line_a_node_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -163,7 +171,7 @@ def test_progress_on_a_terminal_has_a_line_a_node_and_leaves_none(monkeypatch: p
             progress(PhaseBegan("build"))
             progress(NodeChanged("a", "ready", "", 0.25))
             progress(NodeChanged("b", "booting", "waits for 10.0.0.1", 0.3))
-        drawn = os.read(leader, 65536).decode()
+        drawn = drawn_before(leader, "\x1b[?25h")
     os.close(leader)
     assert "waits for 10.0.0.1" in drawn
     assert "1/2" in drawn

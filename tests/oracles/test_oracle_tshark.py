@@ -170,6 +170,6 @@ def test_the_data_decrypts_with_the_keys_of_the_sa_and_keeps_its_addresses(
 
 def test_the_key_log_is_for_its_owner_alone(captured: tuple[Lab, Path, Path]) -> None:
     lab, _, _ = captured
-    assert {path.name for path in lab.keylog.iterdir()} == {"ikev1_decryption_table", "esp_sa"}
+    assert {path.name for path in lab.keylog.iterdir()} == {"ikev1_decryption_table", "esp_sa", "gdoi_kek"}
     modes: list[Any] = [path.stat().st_mode & 0o777 for path in (lab.keylog, *lab.keylog.iterdir())]
-    assert modes == [0o700, 0o600, 0o600]
+    assert modes == [0o700, 0o600, 0o600, 0o600]
