@@ -6,6 +6,7 @@ Needs Linux and nothing else; no root where the kernel lets an ordinary user mak
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import socket
@@ -35,6 +36,10 @@ from labctl.topology.plan import Plan
 
 # A supervisor starts in a fraction of a second; a machine under heavy load gets this many.
 START_TIMEOUT = 30.0
+
+# A supervisor that labctl left before it began ends by itself, once it has imported what it was importing.
+END_TIMEOUT = 30.0
+_END_POLL = 0.01
 
 # The kind of the one journal entry of this runtime.
 SUPERVISOR = "supervisor"
@@ -115,7 +120,10 @@ class NamespacesRuntime:
         """Nothing to do: the door's `remove` ended the nodes."""
 
     async def destroy(self, paths: LabPaths, journal: Sequence[JournalEntry]) -> list[Leftover]:
-        """Kill every supervisor that the journal knows; with it goes all of the lab."""
+        """Kill every supervisor that the journal knows; with it goes all of the lab.
+
+        A labctl that was killed before it wrote the supervisor into the journal leaves one that ends by itself: wait.
+        """
         found = []
         for supervisor in _supervisors(journal):
             try:
@@ -130,6 +138,7 @@ class NamespacesRuntime:
                 raise RuntimeFailure(
                     f"the supervisor of lab {paths.name} (process {supervisor.pid}) does not die"
                 ) from None
+        await _nobody_writes(paths.logs / SUPERVISOR_LOG, paths.name)
         return found
 
     async def leftovers(self, paths: LabPaths, journal: Sequence[JournalEntry]) -> list[Leftover]:
@@ -144,6 +153,7 @@ class NamespacesRuntime:
         command += ["--lab", paths.name, "--door", str(paths.door), "--logs", str(paths.logs), "--agent", self._agent]
         descriptor = os.open(paths.logs / SUPERVISOR_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH)  # inherited: held until the last process of the lab is gone
             return subprocess.Popen(
                 command,
                 cwd="/",
@@ -172,6 +182,28 @@ class NamespacesRuntime:
         log = paths.logs / SUPERVISOR_LOG
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         return f"{log}: {lines[-1]}" if lines else f"{log} is empty"
+
+
+async def _nobody_writes(log: Path, lab: str) -> None:
+    """Wait until no process holds the log that the founder of a lab was born with, nor any process that it forked."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # no founder was ever started, or somebody else's, which was refused before
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    await asyncio.sleep(_END_POLL)
+    except TimeoutError:
+        raise RuntimeFailure(
+            f"a process of lab {lab} that has not begun does not end", f"`fuser {log}` names it: end it, and try again"
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def _supervisors(journal: Sequence[JournalEntry]) -> list[ProcessIdentity]:

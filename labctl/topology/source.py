@@ -95,32 +95,35 @@ def parse(text: str, problems: Problems) -> Value | None:
     except _Stop:
         return None
     except yaml.YAMLError:
-        _explain_syntax(text, problems)
-        return None
+        tree = _read_again(text, problems)
+        if problems:
+            return None
     if tree is None or (isinstance(tree, Scalar) and tree.value is None):
         problems.add(START, "the file is empty", "a topology begins with 'name:', 'nodes:' and 'links:'")
         return None
     return tree
 
 
-def _explain_syntax(text: str, problems: Problems) -> None:
-    """Read the text again with the parser written in Python, whose words are clearer and the same on every machine."""
+def _read_again(text: str, problems: Problems) -> Value | None:
+    """Read the text with the parser written in Python, whose words are clearer and the same on every machine.
+
+    It stops at the same limits. Whatever it cannot read is noted; a text that it can read is a good one.
+    """
     try:
-        for _ in yaml.parse(text, Loader=yaml.SafeLoader):
-            pass
+        return _Builder(problems).build(yaml.parse(text, Loader=yaml.SafeLoader))
+    except _Stop:
+        pass
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = Position(mark.line + 1, mark.column + 1) if mark is not None else START
         context = f", {error.context}" if error.context else ""
         problems.add(at, f"not YAML: {error.problem}{context}", _syntax_hint(text, at))
-        return
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         before = text[:position] if isinstance(position, int) else ""
         at = Position(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
         problems.add(at, f"a character that YAML does not allow: {text[len(before) : len(before) + 1]!r}")
-        return
-    problems.add(START, "not YAML", "check brackets, quotes and indentation")
+    return None
 
 
 def _syntax_hint(text: str, at: Position) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from running_lab import AGENT, InLab, Lab
 
 import labctl
 from labctl.configuration import to_json
-from labctl.runtime import LabNotRunning, RuntimeFailure
+from labctl.runtime import SUPERVISOR_LOG, LabNotRunning, RuntimeFailure
 from labctl.runtime.namespaces import NamespacesRuntime
 from labctl.runtime.process import ProcessIdentity
 from labctl.runtime.remedies import remedy
@@ -148,6 +149,30 @@ def test_a_killed_supervisor_takes_everything_with_it(in_lab: InLab, tmp_path: P
 
     in_lab(body)
     assert host_state(tmp_path) == before
+
+
+@pytest.mark.lab
+def test_destroy_waits_for_a_supervisor_that_no_journal_knows(tmp_path: Path) -> None:
+    """As a labctl leaves it that is killed between the founder's word and the journal's entry."""
+    paths = Paths("chain", tmp_path)
+    held = "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(0.3)"
+    with (paths.logs / SUPERVISOR_LOG).open("wb") as log:
+        fcntl.flock(log, fcntl.LOCK_SH)
+        unknown = subprocess.Popen(
+            [sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[log.fileno()]
+        )
+    try:
+        assert unknown.stdout is not None and unknown.stdin is not None
+        unknown.stdout.readline()
+        unknown.stdin.close()  # as labctl's end of the socket, when it dies
+        assert asyncio.run(NamespacesRuntime().destroy(paths, [])) == []
+        state = Path(f"/proc/{unknown.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state == "Z", "it has ended, and only its parent has yet to hear of it"
+    finally:
+        unknown.kill()
+        unknown.wait()
+        assert unknown.stdout is not None
+        unknown.stdout.close()
 
 
 def is_zombie(pid: int) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +14,10 @@ from labctl.topology.problems import Position, Problems
 from labctl.topology.source import MAX_DEPTH, MAX_OCTETS, MAX_VALUES, Mapping, Scalar, Value, parse, plain
 
 GOOD = "name: lab\nnodes: {pe1: pe, ce1: ce, h1: host}\nlinks:\n  - ce1 -- pe1\n  - h1 -- ce1\n"
+
+
+def failing_loader(text: str) -> NoReturn:
+    raise yaml.YAMLError("a parser that gives up where the other one does not")
 
 
 def tree(text: str) -> Value:
@@ -79,7 +86,14 @@ def test_a_word_is_found_inside_a_text_only_where_its_column_is_known() -> None:
     ],
     ids=["deep", "very-deep", "deep-mappings", "many", "large", "bomb", "python-tag"],
 )
-def test_a_hostile_file_is_refused_at_a_limit(text: str, what: str) -> None:
+@pytest.mark.parametrize("loader", ["libyaml", "python", "failing"])
+def test_a_hostile_file_is_refused_at_a_limit(
+    text: str, what: str, loader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loader == "python":
+        monkeypatch.setattr("labctl.topology.source._Loader", yaml.SafeLoader)
+    elif loader == "failing":
+        monkeypatch.setattr("labctl.topology.source._Loader", failing_loader)
     with pytest.raises(TopologyErrors, match=what):
         read(text)
 
