@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "logs": "Show what nodes log",
         "events": "Follow state changes as JSON lines",
         "gdoi": "Rekey, clear, evict: orders to key servers and members",
+        "mroute": "Show the multicast routing of a router",
         "capture": "Capture a link or interface (pcapng)",
         "test": "Run the topology's checks with real packets",
     },

@@ -14,8 +14,8 @@ from labctl.esp import ip
 from labctl.esp.selectors import Flow
 
 GDOI_PORT = 848
-IGMP = 2
-_MULTICAST = IPv4Address("224.0.0.0")
+IGMP, PIM = 2, 103
+_MULTICAST = int(IPv4Address("224.0.0.0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class RekeyFlow:
 class Exemptions:
     """Which packets pass in clear before any entry is looked at. IPv4 only: so is the control plane (2.12).
 
-    Membership reports and queries never leave their link (TTL 1, RFC 3376 4): encrypted they would reach nobody who
-    could read them. They pass for the node itself once `membership` says so.
+    Membership reports and queries (RFC 3376 4) and hellos of multicast routers (RFC 7761 4.3) never leave their link
+    (TTL 1): encrypted they would reach nobody who could read them. The node's own reports, and what its neighbours say,
+    pass once `membership` says so.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Exemptions:
             return False
         if flow.protocol == ip.PROTOCOL_UDP:
             return self._is_signalling(flow, outbound)
-        return flow.protocol == IGMP and self._membership and self._is_link_local_report(packet, flow, outbound)
+        return self._membership and self._stays_on_the_link(packet, flow, outbound)
 
     def _is_signalling(self, flow: Flow, outbound: bool) -> bool:
         # A message with certificates comes in fragments, of which only the first has ports.
@@ -73,7 +74,7 @@ class Exemptions:
         own, peer = (flow.source, flow.destination) if outbound else (flow.destination, flow.source)
         return own in self._servers or (own, peer) in self._pairs
 
-    def _is_link_local_report(self, packet: memoryview, flow: Flow, outbound: bool) -> bool:
-        if packet[8] != 1 or flow.destination < int(_MULTICAST):
+    def _stays_on_the_link(self, packet: memoryview, flow: Flow, outbound: bool) -> bool:
+        if flow.protocol not in (IGMP, PIM) or packet[8] != 1 or flow.destination < _MULTICAST:
             return False
-        return not outbound or flow.source in self._own
+        return not outbound or (flow.protocol == IGMP and flow.source in self._own)

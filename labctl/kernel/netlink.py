@@ -159,6 +159,19 @@ class RouteSocket:
             found.append(content)
         return found
 
+    def ask(self, kind: int, body: bytes, what: str) -> bytes:
+        """One question with one answer: its body. Raises NetlinkError."""
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST, self._sequence, 0)
+        self._socket.send(header + body)
+        for answer, flags, sequence, content in self._answers():
+            if sequence != self._sequence:
+                continue
+            if answer == NLMSG_ERROR:
+                raise NetlinkError(-struct.unpack_from("=i", content)[0], what, _explanation(content, flags))
+            return content
+        raise AssertionError("the kernel answers until we stop to listen")
+
     def _answers(self) -> Iterator[tuple[int, int, int, bytes]]:
         while True:
             data = self._socket.recv(RECEIVE_OCTETS)

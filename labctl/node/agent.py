@@ -16,23 +16,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from labctl.configuration import ConfigurationError, NodeConfiguration, from_json
+from labctl.configuration import ConfigurationError, NodeConfiguration, NodeKind, from_json
 from labctl.door import Call, Connection, DoorClosed, DoorError
 from labctl.node.capture import capture
 from labctl.node.children import Children
 from labctl.node.clock import Clock
 from labctl.node.execute import execute
 from labctl.node.links import read_counters, read_links
+from labctl.node.log import log_event
 from labctl.node.outbox import Outbox
 from labctl.node.probe import Probes, respond
 
 if TYPE_CHECKING:
+    from labctl.node.multicast.router import MulticastRouter
     from labctl.node.roles.play import Roles
 
 Operation = Callable[[Call], Awaitable[dict[str, Any]]]
 
 # Imported only by nodes with a part in a group: it brings the ciphers.
 ROLES = "labctl.node.roles.play"
+# Imported only by routers of labs with multicast.
+MULTICAST = "labctl.node.multicast.router"
 
 # Events that wait for the fabric while it is away.
 MAX_UNHEARD = 1000
@@ -48,6 +52,7 @@ class Agent:
         self._unheard: deque[dict[str, Any]] = deque(maxlen=MAX_UNHEARD)
         self._configuration: NodeConfiguration | None = None
         self._roles: Roles | None = None
+        self._multicast: MulticastRouter | None = None
         self._started = False
         self._failure = ""
         self._told: tuple[str, str, list[dict[str, Any]]] = ("booting", "", [])
@@ -129,6 +134,8 @@ class Agent:
 
     async def _start_roles(self, configuration: NodeConfiguration) -> None:
         self._changed()
+        if configuration.multicast_routing:
+            self._start_multicast(configuration)
         crypto_map = any(interface.crypto_map for interface in configuration.interfaces)
         if configuration.key_server_groups or configuration.memberships or crypto_map:
             play = importlib.import_module(ROLES)
@@ -144,7 +151,22 @@ class Agent:
         self._started = True
         self._changed()
 
+    def _start_multicast(self, configuration: NodeConfiguration) -> None:
+        routing = importlib.import_module(MULTICAST)
+        core = configuration.kind in (NodeKind.PE, NodeKind.P)
+        router: MulticastRouter = routing.MulticastRouter(configuration.interfaces, core=core)
+        try:
+            router.start()
+        except routing.MulticastFailure as error:
+            # Rekeys do not arrive then; members register again before their keys end, as in any network without it.
+            self.tell(log_event("LABCTL", 3, "MULTICAST", str(error)))
+        else:
+            self._multicast = router
+
     async def _stop_roles(self) -> None:
+        router, self._multicast = self._multicast, None
+        if router is not None:
+            router.stop()
         roles, self._roles = self._roles, None
         if roles is not None:
             await roles.stop()
@@ -178,6 +200,7 @@ class Agent:
         configuration = self._configuration
         links = read_links()
         interfaces = [] if configuration is None else configuration.interfaces
+        multicast = {} if self._multicast is None else {"multicast": self._multicast.status()}
         return {
             "name": "" if configuration is None else configuration.name,
             "kind": "" if configuration is None else configuration.kind.value,
@@ -194,12 +217,14 @@ class Agent:
                 }
                 for interface in interfaces
             ],
+            **multicast,
         }
 
     async def _counters(self, call: Call) -> dict[str, Any]:
         interfaces = {name: asdict(counters) for name, counters in read_counters().items()}
         roles = {"crypto": {}, "gdoi_port": {}} if self._roles is None else self._roles.counters()
-        return {"interfaces": interfaces, **roles}
+        multicast = {} if self._multicast is None else {"multicast": asdict(self._multicast.counters)}
+        return {"interfaces": interfaces, **roles, **multicast}
 
     async def _gdoi(self, call: Call) -> dict[str, Any]:
         """An order to the node's key server or memberships: `action`, `group` (all if it is left out), and its own."""
@@ -225,6 +250,7 @@ class Agent:
 def preload() -> None:
     """Import what a node may need, so that forks of this process share it."""
     importlib.import_module(ROLES)
+    importlib.import_module(MULTICAST)
 
 
 def run(sock: socket.socket) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from labctl.configuration import (
     AccessListEntry,
@@ -30,7 +30,7 @@ from labctl.configuration.transform_set import parse_encryption, parse_transform
 from labctl.configuration.words import WordError, did_you_mean
 from labctl.topology.model import Group, Node, PreSharedKeys
 from labctl.topology.problems import Problems
-from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp, RawRekey
+from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp
 from labctl.topology.shape import Shaped
 
 # reference/cisco-getvpn.md 2.6: 100 permits a group; a member would ignore the rest (%GDOI-3-GDOI_ACL_NUM).
@@ -40,6 +40,15 @@ LONGEST_WITHOUT_AES = 86400
 # `crypto isakmp key`: up to 128 characters, none of them a blank.
 _KEY = re.compile(r"[!-~]{1,128}")
 GENERATED = "generated"
+# Where rekeys of groups without an address go: 239.192.0.1 for the first group, and so on.
+_REKEY_ADDRESSES = IPv4Network("239.192.0.0/16")
+_LINK_LOCAL_GROUPS = IPv4Network("224.0.0.0/24")
+# Keys of `rekey` that only some transports have.
+_TRANSPORTS_WITH = {
+    "address": ("multicast",),
+    "retransmit": ("multicast", "unicast"),
+    "acknowledgement": ("unicast",),
+}
 
 
 def read_groups(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> list[Group]:
@@ -247,7 +256,8 @@ class _GroupReader:
         policy = RekeyPolicy(
             signature_hash=Hash(raw.hash),
             lifetime=self._raw.lifetime.kek,
-            transport=RekeyTransport.MULTICAST if raw.transport is None else RekeyTransport(raw.transport),
+            transport=RekeyTransport.UNICAST if raw.transport == "unicast" else RekeyTransport.MULTICAST,
+            address=self._rekey_address() if raw.transport == "multicast" else None,
             retransmit_interval=raw.retransmit.interval,
             retransmit_count=raw.retransmit.number,
             acknowledgement=Acknowledgement(raw.acknowledgement),
@@ -257,19 +267,39 @@ class _GroupReader:
             return policy
         return replace(policy, encryption=cipher[0], key_bits=cipher[1])
 
+    def _rekey_address(self) -> IPv4Address:
+        """What the user gave, or an address of the organization's own (RFC 2365 6.2), by the group's place."""
+        planned = _REKEY_ADDRESSES[list(self._shaped.raw.groups).index(self._name) + 1]
+        text = self._raw.rekey.address
+        if text is None:
+            return planned
+        try:
+            address = IPv4Address(text)
+        except ValueError:
+            address = None
+        if address is not None and address.is_multicast and address not in _LINK_LOCAL_GROUPS:
+            return address
+        self._problems.add(
+            self._shaped.at("groups", self._name, "rekey", "address"),
+            f"{text!r} is no multicast address that routers carry",
+            f"one from 224.0.1.0 to 239.255.255.255: {planned}, for example",
+        )
+        return planned
+
     def _check_rekey(self) -> None:
-        """What says how rekeys are sent needs a transport to send them by."""
+        """What says how rekeys are sent needs a transport that has it."""
         raw = self._raw.rekey
-        if raw.transport is not None:
-            return
-        default = RawRekey()
-        for key in ("retransmit", "acknowledgement"):
-            if getattr(raw, key) != getattr(default, key):
-                self._problems.add(
-                    self._shaped.key_at("groups", self._name, "rekey", key),
-                    f"{key!r} without a transport: group {self._name!r} sends no rekeys",
-                    "add 'transport: unicast' to 'rekey'",
-                )
+        for key in sorted(raw.model_fields_set):
+            transports = _TRANSPORTS_WITH.get(key)
+            if transports is None or raw.transport in transports:
+                continue
+            what = "sends no rekeys" if raw.transport == "none" else f"sends {raw.transport} rekeys"
+            words = " or ".join(f"'transport: {transport}'" for transport in transports)
+            self._problems.add(
+                self._shaped.key_at("groups", self._name, "rekey", key),
+                f"{key!r} does nothing: group {self._name!r} {what}",
+                f"remove it, or say {words} in 'rekey'",
+            )
 
     def _encryption(self, text: str, place: tuple[str | int, ...]) -> tuple[Encryption, int] | None:
         try:

@@ -24,6 +24,7 @@ from labctl.topology.pki import Credentials
 from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
 from labctl.topology.routing import Routing
 
+_ROUTERS = (NodeKind.P, NodeKind.PE, NodeKind.CE)
 NO_CREDENTIALS = Credentials()
 # What stands for a generated key in a plan that nobody will carry out.
 GENERATED = b"<generated>"
@@ -56,6 +57,11 @@ class _Planner:
         self._interfaces = topology.interfaces()
         self._hosts = {name: str(address) for name, address in self._addresses.items()}
         self._mtus = {(end.node, end.interface): link.mtu for link in topology.links for end in link.ends}
+        # Routers carry multicast where a group needs it: its rekeys, or traffic that its policy protects.
+        self._multicast = any(
+            group.rekey.address is not None or any(entry.destination.is_multicast for entry in group.policy)
+            for group in topology.groups
+        )
         self._memberships: dict[str, list[Group]] = {}
         self._services: dict[str, list[Group]] = {}
         for group in topology.groups:
@@ -104,6 +110,7 @@ class _Planner:
             hosts=self._hosts,
             trustpoints=self._credentials.trustpoints.get(node.name, ()),
             rsa_keys=self._credentials.rsa_keys.get(node.name, ()),
+            multicast_routing=self._multicast and node.kind in _ROUTERS,
             started=self._credentials.started,
         )
 

@@ -101,12 +101,17 @@ class RawRetransmit(_Shape):
 class RawRekey(_Shape):
     """How keys are renewed, and the key that protects it."""
 
-    transport: Literal["unicast"] | None = Field(
-        default=None,
-        description="unicast: a copy to each member, acknowledged. Left out: members register again for new keys.",
+    transport: Literal["multicast", "unicast", "none"] = Field(
+        default="multicast",
+        description="multicast: one message to a group address. unicast: a copy to each member, acknowledged. "
+        "none: members register again for new keys.",
+    )
+    address: str | None = Field(
+        default=None, description="Group address of multicast rekeys; planned where it is left out."
     )
     retransmit: RawRetransmit = Field(
-        default=RawRetransmit(), description="Copies, to those members alone that have not acknowledged."
+        default=RawRetransmit(),
+        description="Copies: of unicast rekeys to members that have not acknowledged.",
     )
     acknowledgement: Literal["sha256", "sha512", "none"] = Field(
         default="sha256", description="What members acknowledge with (RFC 8263)."

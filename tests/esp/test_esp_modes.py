@@ -129,6 +129,9 @@ def test_membership_reports_of_the_link_pass_and_nothing_that_only_looks_like_on
     everything = policy(permit())
     assert everything.outbound(bytes(report)).action is CLEAR
     assert everything.inbound(bytes(query)).action is CLEAR
+    hello = IP(src=str(STRANGER), dst="224.0.0.13", ttl=1, proto=103) / Raw(bytes.fromhex("20000000"))
+    assert everything.inbound(bytes(hello)).action is CLEAR
+    assert everything.outbound(bytes(hello)).action is PROTECTED
     for changed in ({"ttl": 2}, {"src": "10.1.1.1"}, {"dst": "10.1.2.2"}):
         other = IP(bytes(report))
         for name, value in changed.items():

@@ -35,14 +35,16 @@ groups:
     policy: [permit ip 10.1.0.0/16 10.1.0.0/16]
     transform: esp-aes 256 esp-sha256-hmac
     lifetime: {{tek: {tek}, kek: {kek}}}
-    rekey: {{transport: unicast}}
+    rekey: {{transport: {transport}}}
 """
 MEMBERS = ("ce1", "ce2", "ce3")
 CE2 = "172.16.3.2/32"
+GROUP = "239.192.0.1"
 
 
-def start(machine: Labctl, *, scale: int, tek: int = 3600, kek: int = 86400) -> None:
-    (machine.folder / "topology.yml").write_text(TOPOLOGY.format(scale=scale, tek=tek, kek=kek))
+def start(machine: Labctl, *, scale: int, tek: int = 3600, kek: int = 86400, transport: str = "unicast") -> None:
+    text = TOPOLOGY.format(scale=scale, tek=tek, kek=kek, transport=transport)
+    (machine.folder / "topology.yml").write_text(text)
     machine.up()
 
 
@@ -69,9 +71,10 @@ def logged(lab: Labctl, node: str) -> list[str]:
     return re.findall(r"%(?:GDOI|CRYPTO)-\d-(\w+):", lab("logs", node).stdout)
 
 
-def test_a_hundred_rekeys_under_traffic_lose_no_packet_and_show_none_in_clear(lab: Labctl) -> None:
+@pytest.mark.parametrize("transport", ["unicast", "multicast"])
+def test_a_hundred_rekeys_under_traffic_lose_no_packet_and_show_none_in_clear(lab: Labctl, transport: str) -> None:
     # A TEK of 120 s is renewed every 30; a KEK of 1200 s every 300: on this clock a rekey every half second or so.
-    start(lab, scale=60, tek=120, kek=1200)
+    start(lab, scale=60, tek=120, kek=1200, transport=transport)
     before = group_of(lab, "ks1")["rekeys_sent"]
     wire = lab.start("capture", "pe2:eth0", "-d", "60", "-w", str(lab.folder / "wire.pcapng"))
     # Any to any: each host to the two others, three ways at a time, a thousand packets a second over all.
@@ -122,6 +125,21 @@ def test_a_member_that_rekeys_do_not_reach_is_sent_copies_registers_again_and_is
     lab("exec", "h2", "--", "ping", "-c", "3", "10.1.1.10")
 
 
+def test_a_member_without_multicast_rekeys_comes_back_by_itself_and_nobody_waits_for_it(lab: Labctl) -> None:
+    start(lab, scale=60, tek=900, transport="multicast")
+    assert GROUP in lab.json("mroute", "pe2")["groups"]
+    lab("exec", "pe2", "--", "ip", "link", "set", "eth1", "down")
+    until(lambda: group_of(lab, "ce2")["state"] == "registering", "its keys end")
+    assert {"GM_REKEY_NOT_RECD", "GM_RE_REGISTER"} <= set(logged(lab, "ce2"))
+    assert "KS_SEND_MCAST_REKEY" in logged(lab, "ks1") and "GM_DELETE" not in logged(lab, "ks1")
+    assert group_of(lab, "ce1")["registrations"] == 1 and group_of(lab, "ce1")["rekeys_received"] >= 1
+    lab("exec", "pe2", "--", "ip", "link", "set", "eth1", "up")
+    until(lambda: group_of(lab, "ce2")["state"] == "registered", "ce2 comes back")
+    until(lambda: GROUP in lab.json("mroute", "pe2")["groups"], "pe2 asks who is there")
+    lab("gdoi", "rekey", "ks1")
+    until(lambda: group_of(lab, "ce2")["rekeys_received"] >= 1, "the provider carries rekeys to it again")
+
+
 def test_an_evicted_member_is_refused_and_the_others_lose_nothing(lab: Labctl) -> None:
     start(lab, scale=60)
     ping = lab.start("exec", "h1", "--", "ping", "-q", "-i", "0.01", "-c", "800", "10.1.3.10")
@@ -136,7 +154,7 @@ def test_an_evicted_member_is_refused_and_the_others_lose_nothing(lab: Labctl) -
 
 
 def test_a_receive_only_group_is_registered_and_talks_in_clear(lab: Labctl) -> None:
-    text = TOPOLOGY.format(scale=1, tek=3600, kek=86400) + "    receive-only: true\n"
+    text = TOPOLOGY.format(scale=1, tek=3600, kek=86400, transport="unicast") + "    receive-only: true\n"
     (lab.folder / "topology.yml").write_text(text)
     lab.up()
     report = lab.json("test")
