@@ -29,8 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"fabric", "kernel", "topology", "door", "configuration"},
     "simulation": PROTOCOLS | {"crypto", "configuration"},
     "checks": {"topology", "door", "configuration"},
-    "lab": {"runtime", "topology", "fabric", "checks", "door", "configuration"},
-    "cli": {"lab", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "lab": {"simulation", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "cli": {"lab", "simulation", "runtime", "topology", "fabric", "checks", "door", "configuration"},
 }
 
 # What a sans-IO room may not import: the network, the event loop, the clock, randomness of its own.

@@ -27,12 +27,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "capture": "Capture a link or interface (pcapng)",
         "test": "Run the topology's checks with real packets",
     },
-    "Before a lab": {
+    "Without a lab": {
         "check": "Say what is wrong with a topology, and where",
         "plan": "Show what 'up' would make",
         "schema": "Print the JSON Schema of topologies",
-    },
-    "This machine": {
+        "simulate": "Let a group live for a month in seconds: what if?",
         "doctor": "Say what this machine can do and what is missing",
         "image": "Build the docker runtime's node image",
         "completion": "Print the completion script of a shell",

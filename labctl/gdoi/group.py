@@ -110,6 +110,10 @@ class SenderIdsExhausted(Exception):
     """Every sender ID of this key server is given; the group has to start over (RFC 6407 3.5)."""
 
 
+class RekeyImpossible(ValueError):
+    """The group sends no rekeys."""
+
+
 class Group:
     """One group. Keys are made when the first member comes, and replaced before they end."""
 
@@ -148,6 +152,11 @@ class Group:
         rekey = self._serving.rekey
         return rekey.transport is RekeyTransport.UNICAST or rekey.address is not None
 
+    @property
+    def _can_tell(self) -> bool:
+        """True where there is a KEK, and a way to send rekeys under it."""
+        return self.sends_rekeys and self.kek is not None and self._signer is not None
+
     # Time.
 
     def next_deadline(self) -> float | None:
@@ -176,11 +185,17 @@ class Group:
         return Change(made, departed, rekey)
 
     def _drop(self, now: float) -> tuple[Member, ...]:
-        """Keys at their end, and members with the last key that they were given."""
+        """Keys at their end, and members with the last key that they were given.
+
+        Who is asked to acknowledge rekeys leaves by missing three of them: its keys may be newer than what it said.
+        """
         if self.kek is not None and self.kek.expires <= now:
             self.kek = None
         self.generations = [generation for generation in self.generations if generation.expires > now]
-        departed = tuple(member for member in self.members.values() if member.keys_until <= now)
+        asked = self._can_tell and ack_type(self._serving.rekey) is not None
+        departed = tuple(
+            member for member in self.members.values() if member.keys_until <= now and not (asked and member.answers)
+        )
         for member in departed:
             self._forget(member)
         return departed
@@ -191,14 +206,22 @@ class Group:
             rekey.discard(member.address)
 
     def _make(self, now: float) -> tuple[bool, Rekey | None]:
-        under, made = self.kek, False
-        if not self.generations or now >= self._tek_due():
+        under = self.kek
+        tek, kek = self._due(now)
+        if tek or kek:
+            # What is due a moment later travels along: two rekeys at once might overtake each other.
+            tek, kek = self._due(now + self._timing.together)
+        if tek:
             self._new_generation(now)
-            made = True
-        if self.signing_key is not None and (self.kek is None or now >= self._kek_due(self.kek)):
+        if kek and self.signing_key is not None:
             self._replace_kek(now, self.signing_key)
-            made = True
-        return made, self._start_rekey(under, now) if made else None
+        return tek or kek, self._start_rekey(under, now) if tek or kek else None
+
+    def _due(self, now: float) -> tuple[bool, bool]:
+        """Is it time for new TEKs, and for a new KEK?"""
+        tek = not self.generations or now >= self._tek_due()
+        kek = self.signing_key is not None and (self.kek is None or now >= self._kek_due(self.kek))
+        return tek, kek
 
     # A timer set for one of these moments finds it come: deadline and decision are one expression, rounding included.
 
@@ -218,7 +241,8 @@ class Group:
 
     # Keys.
 
-    def _new_generation(self, now: float) -> None:
+    def _new_generation(self, now: float, *, told: bool = True) -> None:
+        """Make TEKs. `told`: members will have them with a rekey, and count the delays from then."""
         self._serving = self.configuration
         permits = [entry for entry in self._serving.policy if entry.action is Action.PERMIT]
         if self.uses_counter_mode:
@@ -226,7 +250,7 @@ class Group:
         else:
             entries = dict.fromkeys(permits, self._new_tek(now))
         delay = self._serving.deactivation_delay
-        if delay:
+        if delay and told and self.sends_rekeys:
             # Members take the replaced keys out by then: those who come later get no more of them (reference 4.6).
             self.generations = [generation.ending(now + delay) for generation in self.generations]
         teks = {tek.spi: tek for tek in entries.values()}
@@ -288,7 +312,9 @@ class Group:
         kek = None
         if with_kek and self.kek is not None and self._signer is not None:
             kek = encoding.sa_kek(self.kek, self._serving.address, self._signer.public.bits, now)
-        return GdoiSa(kek, encoding.gap(self._serving.activation_delay, self._serving.deactivation_delay), tuple(teks))
+        # Members that register for each key have it at different times: what delays there may be, they do not share.
+        delays = (self._serving.activation_delay, self._serving.deactivation_delay) if self.sends_rekeys else (0, 0)
+        return GdoiSa(kek, encoding.gap(*delays), tuple(teks))
 
     def key_packets(self, *, with_kek: bool = True) -> tuple[KeyPacket, ...]:
         """KEK and TEKs of what `sa_payload` says at the same moment."""
@@ -419,11 +445,18 @@ class Group:
     # Orders.
 
     def rekey(self, now: float, *, replace_now: bool = False) -> Change:
-        """`crypto gdoi ks rekey`: new TEKs; the old ones live on shortened or, with `replace_now`, end at once."""
+        """`crypto gdoi ks rekey`: new TEKs; the old ones live on shortened or, with `replace_now`, end at once.
+
+        Where there is nobody to tell, the old ones live on whole: members that were forgotten may hold them. Raises
+        RekeyImpossible where members cannot be told: they would go on under keys that nobody else has.
+        """
+        if self.generations and not self._can_tell:
+            raise RekeyImpossible(f"group {self.configuration.name} has no way to send its members a rekey")
         under, signer, old = self.kek, self._signer, list(self.generations)
+        replace_now = replace_now and bool(self.members)
         if replace_now:
             self.generations = []
-        else:
+        elif self.members:
             self._shorten(now)
         self._new_generation(now)
         if self.signing_key is not None and (self.kek is None or self._kek_outdated(self.kek)):
@@ -451,17 +484,22 @@ class Group:
     def clear_members(self, now: float, *, immediate: bool = False) -> Change:
         """`clear crypto gdoi ks members`: forget every member, and have them come back for keys.
 
-        They go on under the shortened TEKs of before or, `immediate`, lose everything at once.
+        They go on under the shortened TEKs of before or, `immediate`, lose everything at once. Members that cannot be
+        told are forgotten, and come back before their keys end.
         """
         under = self.kek
         departed = tuple(self.members.values())
-        if immediate:
+        if not self._can_tell:
+            self.members.clear()
+            return Change(False, departed)
+        if immediate and departed:
             rekey = self._wipe(now)
         else:
-            self._shorten(now)
+            if departed:
+                self._shorten(now)
             deletes = () if under is None else (Delete(DOI, numbers.SaProtocol.KEK, KEK_SPI_OCTETS, (under.spi,)),)
             rekey = self._start_rekey(under, now, deletes=deletes, with_kek=False)
-            self._new_generation(now)
+            self._new_generation(now, told=False)
         self.kek = None
         self.members.clear()
         if self.signing_key is not None:
@@ -537,6 +575,10 @@ class Group:
     def start_over(self, now: float) -> Change:
         """New keys under which every sender ID is free again (RFC 6407 3.5). Members have to register anew."""
         change = self.clear_members(now, immediate=True)
+        if not change.new_keys:
+            self.generations = []
+            self._new_generation(now)
+            change = replace(change, new_keys=True)
         self.sender_ids_given = 0
         return change
 

@@ -377,7 +377,7 @@ class GroupMember:
     def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
         name, address = self.membership.name, self.membership.local_address
         before = self.keys
-        self.keys = keys.succeeding(before, now)
+        self.keys = keys.succeeding(before, now, rekey=False)
         self._replaced_kek = None
         self.registered_with = server
         self.registered_at = now
@@ -459,19 +459,18 @@ class GroupMember:
             self._events.append(StateChanged(self.membership.name))
         if lost:
             self._events.append(KeysLost(self.membership.name, policy=True))
-        moments = [
-            moment
-            for tek in keys.teks.values()
-            for moment in (tek.expires, tek.expires - self._timing.switch_lead(tek.lifetime))
-            if moment > now
-        ]
-        moments += [moment for moment in keys.activations.values() if moment > now]
-        if moments:
-            self._timers.set(_Timer.KEYS, min(moments))
+        moments = [tek.expires for tek in keys.teks.values()]
+        for rule in keys.rules:
+            margin = self._margin(rule.spis)
+            moments += [keys.teks[spi].expires - margin for spi in rule.spis if spi in keys.teks]
+        moments += keys.activations.values()
+        if later := [moment for moment in moments if moment > now]:
+            self._timers.set(_Timer.KEYS, min(later))
 
     def _margin(self, spis: tuple[int, ...]) -> float:
-        teks = known(self.keys).teks
-        return max((self._timing.switch_lead(teks[spi].lifetime) for spi in spis if spi in teks), default=0.0)
+        keys = known(self.keys)
+        lives = [keys.teks[spi].lifetime for spi in spis if spi in keys.teks]
+        return max((self._timing.switch_lead(life, keys.deactivation_delay) for life in lives), default=0.0)
 
     # Called by the ISAKMP endpoint.
 

@@ -78,11 +78,9 @@ class PolicyRule:
         A key with an activation time is sent under from that moment on, and before it only where there is no other.
         """
         alive = [spi for spi in self.spis if spi in teks and spi not in self.retired and teks[spi].expires > now]
-        activated = [spi for spi in alive if spi in activations and now >= activations[spi]]
-        if activated:
-            return activated[-1]
-        usable = [spi for spi in alive if spi not in activations] or alive
-        for spi in usable:
+        usable = [spi for spi in alive if now >= activations.get(spi, now)] or alive
+        activated = [place for place, spi in enumerate(usable) if spi in activations and now >= activations[spi]]
+        for spi in usable[activated[-1] :] if activated else usable:
             # As a timer for the moment computes it, rounding included.
             if now < teks[spi].expires - margin:
                 return spi
@@ -112,8 +110,11 @@ class GroupKeys:
     # When sending under a TEK begins, for those that came with an activation delay while others were there.
     activations: Mapping[int, float] = field(default_factory=dict)
 
-    def succeeding(self, old: GroupKeys | None, now: float) -> GroupKeys:
+    def succeeding(self, old: GroupKeys | None, now: float, *, rekey: bool = True) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.
+
+        The delays are for those who have the new keys with a `rekey`, all at a time. A registration comes alone: its
+        keys live as long as the key server says, who counts the delays itself.
 
         A TEK that was there before keeps the shorter of its lives: no message lengthens one. A KEK that was there
         keeps the higher sequence number (RFC 6407 3.3). The delays count from `now` (RFC 5374 4.2.1).
@@ -123,11 +124,11 @@ class GroupKeys:
         known_rules = {rule.entry: rule for rule in old.rules}
         living = {spi: tek for spi, tek in old.teks.items() if tek.expires > now}
         fresh = self.teks.keys() - living.keys()
-        if fresh and self.deactivation_delay:
+        if rekey and fresh and self.deactivation_delay:
             living = {spi: tek.ending(now + self.deactivation_delay) for spi, tek in living.items()}
         teks = {**living, **{spi: tek.continuing(living.get(spi)) for spi, tek in self.teks.items()}}
         activations = {spi: moment for spi, moment in old.activations.items() if spi in teks}
-        if living and self.activation_delay:
+        if rekey and living and self.activation_delay:
             activations |= dict.fromkeys(fresh, now + self.activation_delay)
         kek = self.kek
         if kek is not None and old.kek is not None and kek.spi == old.kek.spi:

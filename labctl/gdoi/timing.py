@@ -17,6 +17,8 @@ class Timing:
     kek_floor: float = 200.0
     share: float = 0.10
     clamp: float = 0.75
+    # A replacement that is due so soon after another is made with it: one rekey brings both.
+    together: float = 5.0
     # A member re-registers at a random point between max(5 %, 60 s) and 60 s before the end.
     register_floor: float = 60.0
     register_share: float = 0.05
@@ -25,6 +27,7 @@ class Timing:
     # A member sends under the new key this long before the old one ends: every member has it by then.
     switch: float = 30.0
     switch_clamp: float = 0.20
+    deactivation_share: float = 0.50
     # What unicast rekeys need beyond that: every copy, and these seconds for the last answer.
     unicast_slack: float = 5.0
     # A triggered rekey leaves the old TEK max(floor, share of its lifetime up to the ceiling), if it has that much.
@@ -65,9 +68,14 @@ class Timing:
         latest = min(self.register_floor, self.register_latest_clamp * lifetime)
         return earliest, latest
 
-    def switch_lead(self, lifetime: float) -> float:
-        """How long before a TEK's end a member stops sending under it."""
-        return min(self.switch, self.switch_clamp * lifetime)
+    def switch_lead(self, lifetime: float, deactivation: float = 0.0) -> float:
+        """How long before a TEK's end a member stops sending under it.
+
+        `deactivation`: a rekey left it that much, counted from when it came: half of it is for who had it as a late
+        copy, and counts from then.
+        """
+        lead = min(self.switch, self.switch_clamp * lifetime)
+        return self.deactivation_share * deactivation if deactivation else lead
 
     def pause_after(self, rounds: int) -> float:
         """The pause after the list of key servers has failed `rounds` times."""

@@ -27,11 +27,15 @@ class Reader:
 
     def take(self, count: int) -> bytes:
         """The next `count` octets."""
-        if count < 0 or count > self.left:
-            raise MalformedMessage(f"{count} octets wanted, {self.left} left")
+        start = self._advance(count)
+        return bytes(self._data[start : start + count])
+
+    def _advance(self, count: int) -> int:
         start = self._position
-        self._position += count
-        return bytes(self._data[start : self._position])
+        if count < 0 or start + count > self._end:
+            raise MalformedMessage(f"{count} octets wanted, {self.left} left")
+        self._position = start + count
+        return start
 
     def rest(self) -> bytes:
         """All that is left."""
@@ -43,15 +47,17 @@ class Reader:
 
     def u8(self) -> int:
         """One octet."""
-        return self.take(1)[0]
+        return self._data[self._advance(1)]
 
     def u16(self) -> int:
         """Two octets, network order."""
-        return int.from_bytes(self.take(2), "big")
+        start = self._advance(2)
+        return self._data[start] << 8 | self._data[start + 1]
 
     def u32(self) -> int:
         """Four octets, network order."""
-        return int.from_bytes(self.take(4), "big")
+        start = self._advance(4)
+        return int.from_bytes(self._data[start : start + 4], "big")
 
     def restrict_to(self, count: int) -> Reader:
         """A reader of the next `count` octets, which this one skips."""

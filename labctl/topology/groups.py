@@ -219,11 +219,13 @@ class _GroupReader:
         delays, retransmit = self._raw.delays, self._raw.rekey.retransmit
         place = ("groups", self._name, "delays", "deactivation")
         copies = retransmit.interval * retransmit.number
-        if delays.deactivation and delays.deactivation <= delays.activation + copies:
+        # Who has a rekey as the last copy counts from then, and members without an activation delay change half-way.
+        needed = max(delays.activation + copies, 2 * copies)
+        if delays.deactivation and delays.deactivation <= needed:
             self._problems.add(
                 self._shaped.at(*place),
                 f"old keys go {delays.deactivation} s after a rekey, when some members may still send under them",
-                f"more than {delays.activation + copies} s: the activation delay, and {copies} s for a rekey's copies",
+                f"more than {needed} s: {copies} s for a rekey's copies, and the activation delay or as much again",
             )
         if delays.activation >= self._raw.lifetime.tek:
             self._problems.add(

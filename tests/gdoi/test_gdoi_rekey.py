@@ -234,6 +234,43 @@ def test_multicast_without_an_address_sends_no_rekeys_and_members_register_again
     assert not world.of(ExchangeType.GROUPKEY_PUSH) and [member.successes for member in world.members] == [2, 2, 2]
 
 
+def test_a_group_without_rekeys_refuses_to_send_one_and_forgets_members_without_touching_their_keys() -> None:
+    world = lab(group(transform=CBC))
+    world.run(1000)
+    before = [dict(member.keys.teks) for member in world.members if member.keys]
+    with pytest.raises(ValueError, match="no way to send its members a rekey"):
+        world.server.rekey(LAB, 1000)
+    world.server.clear_members(LAB, 1000)
+    world.settle()
+    assert not world.server.group(LAB).members
+    world.members[0].reregister(1000)
+    world.settle()
+    assert world.same_keys() and [member.keys.teks.keys() for member in world.members if member.keys] == [
+        keys.keys() for keys in before
+    ]
+
+
+def test_new_tek_and_new_kek_that_are_due_at_once_travel_in_one_rekey() -> None:
+    # A KEK of a day is due 8640 s before its end, in the same instant as the 24th TEK.
+    world = lab(multicast(retransmit_count=1))
+    world.run(77_770)
+    pushes = [at for at, _ in world.of(ExchangeType.GROUPKEY_PUSH)]
+    assert pushes[-2:] == [77_760.0, 77_770.0], "the rekey and its copy, nothing else"
+    keks = {member.keys.kek.spi for member in world.members if member.keys and member.keys.kek}
+    assert len(keks) == 1 and world.same_keys()
+
+
+def test_a_member_whose_answers_get_lost_once_stays_on_the_list() -> None:
+    world = lab(replace(unicast(), tek_lifetime=600))
+    carry = world.network
+    world.network = lambda datagram: [] if kind(datagram) == ExchangeType.GROUPKEY_PUSH_ACK else carry(datagram)
+    world.run(610)
+    world.network = carry
+    assert len(world.server.group(LAB).members) == 3, "one rekey was not answered, and the key of before has ended"
+    world.run(1300)
+    assert [member.successes for member in world.members] == [1, 1, 1] and world.same_keys()
+
+
 def test_a_member_that_registers_while_a_rekey_is_under_way_has_the_newest_keys() -> None:
     world = lab()
     late = world.members[2]

@@ -332,7 +332,7 @@ def test_a_file_in_another_place_is_the_same_plan(tmp_path: Path, basic: Plan) -
 
 
 def test_rekeys_and_delays_reach_the_key_server(planned: Planned) -> None:
-    text = (TOPOLOGIES / "rekey-unicast.yml").read_text() + "    delays: {activation: 10, deactivation: 60}\n"
+    text = (TOPOLOGIES / "rekey-unicast.yml").read_text() + "    delays: {activation: 10, deactivation: 100}\n"
     (group,) = planned(text.replace("number: 2", "number: 4")).node("ks1").configuration.key_server_groups
     rekey = group.rekey
     assert (rekey.transport, rekey.address, rekey.acknowledgement) == (
@@ -341,7 +341,7 @@ def test_rekeys_and_delays_reach_the_key_server(planned: Planned) -> None:
         Acknowledgement.SHA256,
     )
     assert (rekey.retransmit_interval, rekey.retransmit_count) == (10, 4)
-    assert (group.activation_delay, group.deactivation_delay, group.receive_only) == (10, 60, False)
+    assert (group.activation_delay, group.deactivation_delay, group.receive_only) == (10, 100, False)
 
 
 def test_a_receive_only_group_is_expected_to_talk_in_clear(planned: Planned) -> None:

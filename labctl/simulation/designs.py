@@ -1,0 +1,108 @@
+"""A design and a network for each seed: what the invariants must survive is not one group on one bad day.
+
+Drawn are transport, lifetimes, delays, transforms, the number of members and of key servers, the network and how often
+each fault comes. Lives of keys are between four hours and four days, so that a month holds two hundred rekeys at most.
+"""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv4Address, IPv4Network
+
+from labctl.configuration import (
+    AccessListEntry,
+    Acknowledgement,
+    Action,
+    Cipher,
+    DhGroup,
+    GroupIdentity,
+    Integrity,
+    IsakmpPolicy,
+    KeyServerGroup,
+    RekeyPolicy,
+    RekeyTransport,
+    TransformSet,
+)
+from labctl.simulation.scenario import DAY, FIRST_KEY_SERVER, HOUR, Faults, NetworkConditions, Rate, Scenario
+
+GROUP = "SIMULATED"
+_SITES = IPv4Network("10.0.0.0/8")
+_REKEYS = IPv4Address("239.192.0.1")
+_TRANSFORMS = (
+    TransformSet(Cipher.AES_GCM, 256),
+    TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256),
+)
+# Phase 1 of a simulated party: the fastest group, because no result depends on it.
+ISAKMP = (IsakmpPolicy(group=DhGroup.ECP256),)
+
+_SHORTEST_TEK, _LONGEST_TEK = 4 * HOUR, 4 * DAY
+
+
+def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
+    """The design of a seed."""
+    chance = random.Random(f"design {seed}")
+    tek = int(_between(chance, _SHORTEST_TEK, _LONGEST_TEK))
+    return Scenario(
+        name=f"chaos {seed}",
+        group=group(chance, tek),
+        isakmp_policies=ISAKMP,
+        members=chance.randint(2, 4),
+        key_servers=chance.choice((1, 1, 1, 2)),
+        duration=duration,
+        network=_network(chance),
+        faults=Faults(
+            partitions=Rate(_rate(chance, 0.3), 1.0, DAY),
+            member_restarts=Rate(_rate(chance, 0.3), 1.0, DAY),
+            key_server_restarts=Rate(_rate(chance, 0.1), 1.0, DAY / 6),
+            orders=Rate(_rate(chance, 0.5), 60.0, HOUR),
+            replays=Rate(_rate(chance, 1.0)),
+        ),
+    )
+
+
+def group(chance: random.Random, tek: int) -> KeyServerGroup:
+    """A group that a key server would take."""
+    transport = chance.choice((RekeyTransport.UNICAST, RekeyTransport.MULTICAST))
+    sends = chance.random() < 0.9
+    interval, count = chance.choice((10, 10, 20, 60)), chance.randint(1, 3)
+    activation = chance.choice((0, 0, 30))
+    copies = interval * count
+    deactivation = max(activation + copies, 2 * copies) + chance.choice((10, 300)) if chance.random() < 0.2 else 0
+    return KeyServerGroup(
+        name=GROUP,
+        identity=GroupIdentity(number=1),
+        address=FIRST_KEY_SERVER,
+        policy=(AccessListEntry(Action.PERMIT, 0, _SITES, _SITES),),
+        transform=chance.choice(_TRANSFORMS),
+        tek_lifetime=tek,
+        rekey=RekeyPolicy(
+            lifetime=max(tek, int(_between(chance, 3 * HOUR, 10 * DAY))),
+            transport=transport if sends else RekeyTransport.MULTICAST,
+            address=_REKEYS if sends and transport is RekeyTransport.MULTICAST else None,
+            retransmit_interval=interval,
+            retransmit_count=count,
+            acknowledgement=chance.choice(tuple(Acknowledgement)),
+        ),
+        activation_delay=activation,
+        deactivation_delay=deactivation,
+    )
+
+
+def _network(chance: random.Random) -> NetworkConditions:
+    return NetworkConditions(
+        delay=_between(chance, 0.001, 0.3),
+        jitter=chance.choice((0.0, 0.005, 0.1)),
+        loss=chance.choice((0.0, 0.001, 0.02, 0.1)),
+        duplication=chance.choice((0.0, 0.0, 0.05)),
+        reordering=chance.choice((0.0, 0.0, 0.05)),
+    )
+
+
+def _between(chance: random.Random, low: float, high: float) -> float:
+    """Log-uniform."""
+    return float(low * (high / low) ** chance.random())
+
+
+def _rate(chance: random.Random, usual: float) -> float:
+    """Never, as usual, or often."""
+    return usual * chance.choice((0.0, 1.0, 3.0))

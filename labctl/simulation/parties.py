@@ -1,0 +1,125 @@
+"""The parties of a run: the real key server or member inside, which a crash throws away, and what is known of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+
+from labctl.configuration import GroupMembership, PreSharedKey
+from labctl.crypto import RsaPrivateKey
+from labctl.gdoi import GroupMember, KeyServer
+from labctl.gdoi.events import Event
+from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.endpoint import Limits
+from labctl.simulation.scenario import Scenario
+
+# One secret for all: authentication is not what is simulated.
+SECRET = b"simulated"
+
+# What a run needs of memory; the real agents keep more.
+EVENTS = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Party:
+    """A key server or a member: `engine` is None while it is down. `life` counts its starts."""
+
+    name: str
+    address: IPv4Address
+    engine: KeyServer | GroupMember | None = None
+    life: int = 0
+    wake: float | None = None
+    # When the network or a fault last got in its way.
+    disturbed: float = 0.0
+
+    def receive(self, datagram: Datagram, now: float) -> None:
+        """Hand it a datagram; nobody there loses it."""
+        if self.engine is not None:
+            self.engine.receive_datagram(datagram, now)
+
+    def events(self) -> Iterator[Event]:
+        """What it has to tell."""
+        while self.engine is not None and (event := self.engine.next_event()) is not None:
+            yield event
+
+    def crash(self) -> None:
+        """Everything it knew is gone."""
+        self.engine = None
+        self.wake = None
+
+
+@dataclass(slots=True, eq=False)
+class Server(Party):
+    """A key server."""
+
+    @property
+    def key_server(self) -> KeyServer | None:
+        """What runs, while it runs."""
+        assert self.engine is None or isinstance(self.engine, KeyServer)
+        return self.engine
+
+    def start(self, scenario: Scenario, number: int, key: RsaPrivateKey, chance: random.Random) -> None:
+        """Boot, with the same signing key as before."""
+        self.life += 1
+        group = replace(scenario.group, address=self.address, key_server_id=number)
+        self.engine = KeyServer(
+            [group],
+            scenario.isakmp_policies,
+            [PreSharedKey(scenario.member_address(item), SECRET) for item in range(scenario.members)],
+            random=octets(chance),
+            signing_key=key,
+            limits=Limits(events=EVENTS),
+        )
+
+    def revoke(self, scenario: Scenario, addresses: Sequence[IPv4Address]) -> None:
+        """Let these members in no more, before any of them has come."""
+        if self.key_server is not None:
+            self.key_server.group(scenario.group.name).revoked.update(addresses)
+
+
+@dataclass(slots=True, eq=False)
+class Member(Party):
+    """A group member. `served_by` is the key server, and its life, that gave it the keys it has."""
+
+    served_by: tuple[IPv4Address, int] | None = None
+    evicted: bool = False
+    # SPIs of the keys that it holds and sends under, and the sender IDs that each was installed with.
+    held: frozenset[int] = frozenset()
+    sending: frozenset[int] = frozenset()
+    sender_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    successes: int = 0
+    rekeys: int = 0
+    # Rekeys it has taken in this life: KEK and sequence number.
+    taken: set[tuple[bytes, int]] = field(default_factory=set)
+    # Since when it runs without keys, and up to when that time has been added up.
+    unregistered_since: float | None = None
+    accounted: float = 0.0
+
+    @property
+    def member(self) -> GroupMember | None:
+        """What runs, while it runs."""
+        assert self.engine is None or isinstance(self.engine, GroupMember)
+        return self.engine
+
+    def start(self, scenario: Scenario, now: float, chance: random.Random) -> None:
+        """Boot and register."""
+        self.life += 1
+        servers = tuple(scenario.key_server_address(item) for item in range(scenario.key_servers))
+        membership = GroupMembership(scenario.group.name, scenario.identity, servers, "eth0", self.address)
+        keys = [PreSharedKey(server, SECRET) for server in servers]
+        engine = GroupMember(membership, scenario.isakmp_policies, keys, random=octets(chance))
+        self.engine = engine
+        self.served_by = None
+        self.held = self.sending = frozenset()
+        self.successes = self.rekeys = 0
+        self.taken = set()
+        self.sender_ids = {}
+        self.unregistered_since = self.accounted = now
+        engine.start(now)
+
+
+def octets(chance: random.Random) -> Callable[[int], bytes]:
+    """The random source of a party."""
+    return chance.randbytes

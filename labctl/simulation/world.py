@@ -1,0 +1,268 @@
+"""One run: a virtual clock, a network, and parties that are called when something is there for them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address
+
+from labctl.crypto import RsaPrivateKey
+from labctl.gdoi.events import KeysLost, LogMessage, PolicyInstalled, RekeyAddress
+from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.header import ExchangeType
+from labctl.simulation.invariants import Invariants
+from labctl.simulation.network import Network
+from labctl.simulation.parties import Member, Party, Server
+from labctl.simulation.scenario import Order, Scenario
+from labctl.simulation.timeline import Timeline
+
+# Looks a key's life at everything, between those that changes cause.
+LOOKS_PER_LIFE = 8
+SHORTEST_LOOK = 30.0
+
+# Rekeys that somebody who listens has recorded.
+RECORDED = 64
+
+# Offset of the exchange type in an ISAKMP header (RFC 2408 3.1).
+_EXCHANGE = 18
+
+
+@dataclass(slots=True)
+class RunCounts:
+    """What a run adds up to. Seconds are over all members."""
+
+    registrations: int = 0
+    rekeys_taken: int = 0
+    keys_lost: int = 0
+    restarts: int = 0
+    seconds_without_keys: float = 0.0
+    # Members that registered more than once in one life, and how often any did.
+    again: set[str] = field(default_factory=set)
+    events: int = 0
+
+
+class World:
+    """The parties of a scenario under one seed. `say` gets every line that is kept, as it comes."""
+
+    def __init__(self, scenario: Scenario, seed: int, key: RsaPrivateKey, timeline: Timeline) -> None:
+        self.scenario = scenario
+        self.now = 0.0
+        self.timeline = timeline
+        self.counts = RunCounts()
+        self.chance = random.Random(seed)
+        self._key = key
+        self.network = Network(scenario.network, random.Random(self.chance.getrandbits(64)))
+        self.servers = [
+            Server(f"ks{item + 1}", scenario.key_server_address(item)) for item in range(scenario.key_servers)
+        ]
+        self.members = [Member(f"m{item + 1}", scenario.member_address(item)) for item in range(scenario.members)]
+        self.by_name: dict[str, Party] = {party.name: party for party in (*self.servers, *self.members)}
+        self._by_address: dict[IPv4Address, Party] = {party.address: party for party in self.by_name.values()}
+        self.invariants = Invariants(scenario, self.members)
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._recorded: deque[Datagram] = deque(maxlen=RECORDED)
+        self._record = scenario.faults.replays.per_day > 0
+        self._look = max(SHORTEST_LOOK, scenario.group.tek_lifetime / LOOKS_PER_LIFE)
+        for server in self.servers:
+            self.at(0.0, partial(self.boot, server))
+        for member in self.members:
+            self.at(1.0 + self.chance.random() * scenario.arrival, partial(self.boot, member))
+        for order in scenario.orders:
+            self.at(order.at, partial(self.carry_out, order))
+        self.at(self._look, self._look_around)
+
+    # Time.
+
+    def at(self, moment: float, action: Callable[[], None]) -> None:
+        """Do something then."""
+        heapq.heappush(self._queue, (moment, next(self._order), action))
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
+        queue = self._queue
+        while queue and queue[0][0] <= until:
+            self.now, _, action = heapq.heappop(queue)
+            self.counts.events += 1
+            action()
+        self.now = until
+        self.invariants.look(self.now)
+        for member in self.members:
+            self._account(member)
+
+    def _look_around(self) -> None:
+        self.invariants.look(self.now)
+        self.at(self.now + self._look, self._look_around)
+
+    # Parties.
+
+    def boot(self, party: Party) -> None:
+        """Start a party that is down."""
+        if party.engine is not None:
+            return
+        chance = random.Random(self.chance.getrandbits(64))
+        if isinstance(party, Server):
+            party.start(self.scenario, self.servers.index(party), self._key, chance)
+            # Whom an operator shut out stays out: that is configuration.
+            party.revoke(self.scenario, [member.address for member in self.members if member.evicted])
+            self.disturb_all()
+        elif isinstance(party, Member):
+            party.start(self.scenario, self.now, chance)
+            self.invariants.disturbed(party, self.now, 0.0)
+            party.disturbed = self.now
+        self._follow(party)
+
+    def crash(self, party: Party) -> None:
+        """It loses everything it knows."""
+        if isinstance(party, Member):
+            party.held = party.sending = frozenset()
+            self.network.join(None, party.address)
+        party.crash()
+        if isinstance(party, Member):
+            self._account(party)
+        self.counts.restarts += 1
+        if isinstance(party, Server):
+            self.disturb_all()
+        self.reachability()
+
+    def disturb_all(self, seconds: float | None = None) -> None:
+        """Something got in everybody's way."""
+        for member in self.members:
+            self.invariants.disturbed(member, self.now, seconds)
+
+    def reachability(self) -> None:
+        """Who is kept from a key server has changed."""
+        before = self.invariants.cut
+        reaches, servers = self.network.reaches, self.servers
+        after = {
+            member.address
+            for member in self.members
+            if not all(server.engine is not None and reaches(member.address, server.address) for server in servers)
+        }
+        self.invariants.cut = after
+        for member in self.members:
+            if member.address in before or member.address in after:
+                self.invariants.disturbed(member, self.now)
+
+    def carry_out(self, order: Order) -> None:
+        """What somebody told a party to do."""
+        from labctl.simulation.orders import carry_out
+
+        carry_out(self, order)
+
+    def acted(self, party: Party) -> None:
+        """A party was called: send what it sends, hear what it says, note when it wants to be called again."""
+        self._follow(party)
+
+    # Datagrams.
+
+    def _follow(self, party: Party) -> None:
+        engine = party.engine
+        if engine is None:
+            return
+        for datagram in engine.datagrams_to_send():
+            self._send(datagram)
+        if isinstance(party, Member):
+            self._note(party)
+        for event in party.events():
+            if isinstance(event, LogMessage):
+                self.timeline.log(self.now, party.name, event)
+            elif isinstance(party, Member):
+                self._member_event(party, event)
+        deadline = engine.next_deadline()
+        if deadline is not None and deadline != party.wake:
+            party.wake = deadline
+            self.at(max(deadline, self.now), partial(self._wake, party, deadline, party.life))
+
+    def _wake(self, party: Party, deadline: float, life: int) -> None:
+        if party.engine is None or party.life != life or party.wake != deadline:
+            return
+        party.wake = None
+        party.engine.handle_timer(self.now)
+        self._follow(party)
+
+    def _send(self, datagram: Datagram) -> None:
+        if self._record and datagram.data[_EXCHANGE] == ExchangeType.GROUPKEY_PUSH:
+            self._recorded.append(datagram)
+        source = datagram.source.address
+        for receiver in self.network.receivers(datagram.destination.address):
+            arrivals = list(self.network.arrivals(source, receiver))
+            for delay in arrivals:
+                self.at(self.now + delay, partial(self._deliver, receiver, datagram))
+            if not arrivals:
+                for address in (source, receiver):
+                    party = self._by_address.get(address)
+                    if isinstance(party, Member):
+                        self.invariants.disturbed(party, self.now)
+
+    def _deliver(self, receiver: IPv4Address, datagram: Datagram) -> None:
+        party = self._by_address.get(receiver)
+        if party is None or party.engine is None:
+            return
+        self.network.counts.delivered += 1
+        party.receive(datagram, self.now)
+        self._follow(party)
+
+    def replay(self) -> None:
+        """Somebody sends a rekey again that was recorded before."""
+        if self._recorded:
+            datagram = self.chance.choice(self._recorded)
+            self.timeline.say(self.now, "attacker", f"sends a recorded rekey to {datagram.destination.address} again")
+            for receiver in self.network.receivers(datagram.destination.address):
+                self._deliver(receiver, datagram)
+
+    # What members tell.
+
+    def _member_event(self, party: Member, event: object) -> None:
+        if isinstance(event, PolicyInstalled):
+            party.held = frozenset(event.keys.teks)
+            party.sending = frozenset(spi for spi in event.sending if spi is not None)
+        elif isinstance(event, KeysLost):
+            party.held = party.sending = frozenset()
+            self.counts.keys_lost += 1
+            if not party.evicted and event.policy:
+                self.timeline.say(self.now, party.name, "has no keys any more")
+        elif isinstance(event, RekeyAddress):
+            self.network.join(event.address, party.address)
+            return
+        else:
+            return
+        self._account(party)
+        self.invariants.installed(party, self.now)
+
+    def _note(self, party: Member) -> None:
+        """Registrations and rekeys since the last call."""
+        engine = party.member
+        if engine is None:
+            return
+        if engine.successes != party.successes:
+            self.counts.registrations += engine.successes - party.successes
+            if party.successes:
+                self.counts.again.add(party.name)
+            party.successes = engine.successes
+            server = self._by_address.get(engine.registered_with) if engine.registered_with is not None else None
+            party.served_by = None if server is None else (server.address, server.life)
+        if engine.rekeys.received != party.rekeys:
+            self.counts.rekeys_taken += engine.rekeys.received - party.rekeys
+            party.rekeys = engine.rekeys.received
+            kek = None if engine.keys is None else engine.keys.kek
+            if kek is not None:
+                self.invariants.took_rekey(party, kek.spi, kek.sequence, self.now)
+
+    def _account(self, member: Member) -> None:
+        """Keep the time that a member has been without keys, and since when it is."""
+        if member.unregistered_since is not None and not member.evicted:
+            self.counts.seconds_without_keys += self.now - member.accounted
+        member.accounted = self.now
+        if member.engine is None or member.held:
+            member.unregistered_since = None
+        elif member.unregistered_since is None:
+            member.unregistered_since = self.now
+
+
+__all__ = ["RunCounts", "World"]
