@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.chain import NODES, write_chain
 from bench.command import Labctl, descendants, peer, proportional_set_size
+from bench.groups import registrations, rekeys
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS_OF_VERSION = 11
@@ -142,6 +143,8 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "version": version,
     "registered": registered,
     "memory": memory,
+    "registrations": registrations,
+    "rekeys": rekeys,
 }
 
 
