@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Address
 
 from labctl.configuration import AccessListEntry, Action, NodeKind
-from labctl.topology.model import Group, Node, Segment
+from labctl.topology.model import Group, MemberOptions, Node, Segment
 from labctl.topology.routing import Hop, Routing
 
 _ICMP = 1
@@ -49,9 +49,14 @@ class Flows:
         self._segments = segments
         self._routing = routing
         self._policies: dict[str, list[AccessListEntry]] = {}
+        # Members that take clear packets where encrypted ones are to be expected.
+        self._passive: set[str] = set()
         for group in groups:
             for member in group.members:
-                self._policies.setdefault(member, []).extend(_in_force(group))
+                options = group.options.get(member, MemberOptions())
+                self._policies.setdefault(member, []).extend([*options.local_policy, *_in_force(group)])
+                if options.passive:
+                    self._passive.add(member)
 
     @property
     def provider_links(self) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ class Flows:
                 encrypted = was_encrypted = self._permits(here, source, destination)
             if self._has_crypto(there, hop.segment):
                 # What should have come encrypted and did not is dropped (reference/cisco-getvpn.md 2.7, normal).
-                if not encrypted and self._permits(there, destination, source):
+                if not encrypted and there not in self._passive and self._permits(there, destination, source):
                     return Fate.DROPPED
                 encrypted = False
         if encrypted:

@@ -28,9 +28,9 @@ from labctl.configuration import (
 from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
 from labctl.configuration.transform_set import parse_encryption, parse_transform_set
 from labctl.configuration.words import WordError, did_you_mean
-from labctl.topology.model import Group, Node, PreSharedKeys
+from labctl.topology.model import Group, MemberOptions, Node, PreSharedKeys
 from labctl.topology.problems import Problems
-from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp
+from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp, RawMember
 from labctl.topology.shape import Shaped
 
 # reference/cisco-getvpn.md 2.6: 100 permits a group; a member would ignore the rest (%GDOI-3-GDOI_ACL_NUM).
@@ -78,7 +78,7 @@ class _GroupReader:
 
     def read(self) -> Group:
         """The group."""
-        members = self._names("members", self._raw.members, NodeKind.CE)
+        members = self._names("members", [member_name(raw) for raw in self._raw.members], NodeKind.CE)
         servers = self._names("key-servers", self._raw.key_servers, NodeKind.KS)
         self._check_sizes(members, servers)
         transform = self._transform()
@@ -98,6 +98,7 @@ class _GroupReader:
             activation_delay=self._raw.delays.activation,
             deactivation_delay=self._raw.delays.deactivation,
             receive_only=self._raw.receive_only,
+            options=self._options(members),
         )
 
     def _names(self, key: str, names: Sequence[str], kind: NodeKind) -> tuple[str, ...]:
@@ -157,6 +158,48 @@ class _GroupReader:
             hint = f"a number from 0 to {LARGEST_IDENTITY}, or an IPv4 address"
             self._problems.add(at, f"{raw!r} is not a group identity", hint)
             return GroupIdentity(number=None)
+
+    def _options(self, members: tuple[str, ...]) -> dict[str, MemberOptions]:
+        found: dict[str, MemberOptions] = {}
+        for index, raw in enumerate(self._raw.members):
+            if isinstance(raw, str):
+                continue
+            place = ("groups", self._name, "members", index)
+            options = MemberOptions(
+                local_policy=self._denies(raw.local_policy, (*place, "local-policy")),
+                fail_close=None if raw.fail_close is None else self._denies(raw.fail_close, (*place, "fail-close")),
+                fail_close_revert=raw.fail_close_revert,
+                passive=raw.passive,
+                recovery_check=raw.recovery_check,
+            )
+            if raw.fail_close_revert and raw.fail_close is None:
+                self._problems.add(
+                    self._shaped.key_at(*place, "fail-close-revert"),
+                    f"member {raw.node!r} has nothing to revert to",
+                    "add 'fail-close: []', which lets nothing pass without keys, or one with deny entries",
+                )
+            if raw.node in members:
+                found.setdefault(raw.node, options)
+        return found
+
+    def _denies(self, lines: Sequence[str], place: tuple[str | int, ...]) -> tuple[AccessListEntry, ...]:
+        """A list of a member's own: exceptions from what is protected, so deny entries alone (reference 2.6)."""
+        entries: list[AccessListEntry] = []
+        for index, line in enumerate(lines):
+            try:
+                entry = parse_access_list_entry(line)
+            except WordError as error:
+                self._problems.add(self._shaped.inside(error.column, *place, index), error.problem, error.hint)
+                continue
+            if entry.action is Action.PERMIT:
+                self._problems.add(
+                    self._shaped.at(*place, index),
+                    f"'{describe_access_list_entry(entry)}' permits: on a member only deny entries count",
+                    "what is encrypted is said by the group's 'policy', for all members",
+                )
+                continue
+            entries.append(entry)
+        return tuple(entries)
 
     def _policy(self) -> tuple[AccessListEntry, ...]:
         entries: list[AccessListEntry] = []
@@ -330,6 +373,11 @@ class _GroupReader:
             hint = "1 to 128 printable ASCII characters without blanks"
             self._problems.add(self._shaped.at(*place), "this is no pre-shared key", hint)
         return text
+
+
+def member_name(raw: str | RawMember) -> str:
+    """The node of a member, in whichever form it was written."""
+    return raw if isinstance(raw, str) else raw.node
 
 
 def _refuse_shared_identities(shaped: Shaped, groups: list[Group], problems: Problems) -> None:

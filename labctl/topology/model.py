@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -71,6 +72,17 @@ class PreSharedKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberOptions:
+    """What is configured on one member alone (labctl.configuration.GroupMembership says what it does)."""
+
+    local_policy: tuple[AccessListEntry, ...] = ()
+    fail_close: tuple[AccessListEntry, ...] | None = None
+    fail_close_revert: bool = False
+    passive: bool = False
+    recovery_check: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """A GETVPN group. Lifetimes in seconds."""
 
@@ -87,6 +99,7 @@ class Group:
     activation_delay: int = 0
     deactivation_delay: int = 0
     receive_only: bool = False
+    options: Mapping[str, MemberOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from labctl.configuration import (
 )
 from labctl.topology.certificates import plan_pki
 from labctl.topology.flows import crypto_segment
-from labctl.topology.model import End, Group, Node, Topology
+from labctl.topology.model import End, Group, MemberOptions, Node, Topology
 from labctl.topology.pki import Credentials
 from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
 from labctl.topology.routing import Routing
@@ -105,7 +105,9 @@ class _Planner:
             isakmp_policies=_isakmp_policies(groups),
             pre_shared_keys=self._pre_shared_keys(node.name, groups),
             key_server_groups=tuple(self._service(node.name, group) for group in self._services.get(node.name, ())),
-            memberships=tuple(self._membership(crypto, group) for group in self._memberships.get(node.name, ())),
+            memberships=tuple(
+                self._membership(node.name, crypto, group) for group in self._memberships.get(node.name, ())
+            ),
             clock_scale=self._topology.clock_scale,
             hosts=self._hosts,
             trustpoints=self._credentials.trustpoints.get(node.name, ()),
@@ -142,14 +144,20 @@ class _Planner:
             key_server_id=group.key_servers.index(server),
         )
 
-    def _membership(self, crypto: End | None, group: Group) -> GroupMembership:
+    def _membership(self, member: str, crypto: End | None, group: Group) -> GroupMembership:
         assert crypto is not None and crypto.address is not None, "a member has a link to a pe: resolve.py saw to it"
+        options = group.options.get(member, MemberOptions())
         return GroupMembership(
             name=group.name,
             identity=group.identity,
             key_servers=tuple(self._addresses[server] for server in group.key_servers),
             interface=crypto.interface,
             local_address=crypto.address.ip,
+            local_policy=options.local_policy,
+            fail_close=options.fail_close,
+            fail_close_revert=options.fail_close_revert,
+            passive=options.passive,
+            recovery_check=options.recovery_check,
         )
 
     def _pre_shared_keys(self, node: str, groups: list[Group]) -> tuple[PreSharedKey, ...]:

@@ -30,6 +30,8 @@ LONGEST_DELAY = 65535
 SHORTEST_RETRANSMIT, LONGEST_RETRANSMIT, MOST_RETRANSMITS = 10, 60, 10
 # `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
 SHORTEST_PHASE_1, LONGEST_PHASE_1 = 60, 86400
+# `client recovery-check interval` (the reference gives no range).
+SHORTEST_RECOVERY, LONGEST_RECOVERY = 10, 3600
 # reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
 MOST_KEY_SERVERS = 8
 
@@ -129,6 +131,29 @@ class RawDelays(_Shape):
     deactivation: int = Field(default=0, ge=0, le=LONGEST_DELAY, description="Members drop the old keys after it.")
 
 
+class RawMember(_Shape):
+    """A member, long form: what is configured on it alone."""
+
+    node: str = Field(description="Node of kind ce.")
+    local_policy: list[str] = Field(
+        default=[],
+        description="Deny entries of its own, before the key server's policy: what they match stays in clear.",
+        examples=[["deny tcp any any eq 179"]],
+    )
+    fail_close: list[str] | None = Field(
+        default=None,
+        description="Without keys only what these deny entries match passes, in clear. Left out: everything does.",
+    )
+    fail_close_revert: bool = Field(default=False, description="Fail close again when keys are lost later.")
+    passive: bool = Field(default=False, description="Send encrypted, take clear packets too (for a migration).")
+    recovery_check: int | None = Field(
+        default=None,
+        ge=SHORTEST_RECOVERY,
+        le=LONGEST_RECOVERY,
+        description="Register with the next key server after packets under unknown keys, once in so many seconds.",
+    )
+
+
 def _is_list(value: Any) -> str:
     return "<several>" if isinstance(value, list) else "<one>"
 
@@ -145,6 +170,9 @@ RawKeys: TypeAlias = Annotated[
 ]
 RawNodeForm: TypeAlias = Annotated[
     Annotated[KindWord, Tag("<short>")] | Annotated[RawNode, Tag("<long>")], Discriminator(_is_mapping)
+]
+RawMemberForm: TypeAlias = Annotated[
+    Annotated[str, Tag("<short>")] | Annotated[RawMember, Tag("<long>")], Discriminator(_is_mapping)
 ]
 RawLinkForm: TypeAlias = Annotated[
     Annotated[str, Tag("<short>")] | Annotated[RawLink, Tag("<long>")], Discriminator(_is_mapping)
@@ -166,7 +194,10 @@ class RawGroup(_Shape):
 
     identity: RawIdentity = Field(description="Group identity: a number, or an IPv4 address.")
     key_servers: list[str] = Field(description="Nodes of kind ks, in the order in which members try them.")
-    members: list[str] = Field(description="Nodes of kind ce.")
+    members: list[RawMemberForm] = Field(
+        description="Nodes of kind ce, by name, or with what is configured on them alone.",
+        examples=[["ce1", {"node": "ce2", "fail-close": []}]],
+    )
     policy: list[str] = Field(
         description="Access list: permit encrypts, deny and no match stay in clear; the first match wins.",
         examples=[["permit ip 10.1.0.0/16 10.1.0.0/16"]],

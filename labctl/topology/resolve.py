@@ -10,7 +10,7 @@ from labctl.configuration import NodeKind
 from labctl.topology.addressing import number_segments
 from labctl.topology.derived import derive_checks
 from labctl.topology.flows import Flows
-from labctl.topology.groups import read_groups
+from labctl.topology.groups import member_name, read_groups
 from labctl.topology.links import DraftLink, read_links, read_subnet
 from labctl.topology.model import Group, Node, Segment, SegmentKind, Topology
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
@@ -180,7 +180,7 @@ class _Resolver:
                     )
 
     def _member_at(self, group: Group, name: str) -> Position:
-        raw = self._shaped.raw.groups[group.name].members
+        raw = [member_name(member) for member in self._shaped.raw.groups[group.name].members]
         return self._shaped.at("groups", group.name, "members", raw.index(name))
 
     def _check_reachability(self, topology: Topology, routing: Routing, drafts: list[DraftLink]) -> None:
