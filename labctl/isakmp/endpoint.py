@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Protocol
 
 from labctl import crypto
 from labctl.configuration import Hash, IsakmpPolicy, PreSharedKey
 from labctl.isakmp import events
+from labctl.isakmp.admission import HalfOpen, HalfOpenExchanges
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.errors import (
     AuthenticationFailed,
-    LocalError,
     MalformedMessage,
     NoProposalChosen,
     NotifyType,
@@ -27,87 +25,19 @@ from labctl.isakmp.errors import (
 )
 from labctl.isakmp.events import Cause
 from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Header, PayloadType
+from labctl.isakmp.limits import Limits
 from labctl.isakmp.main_mode import MainMode, RandomSource, State, Terms
 from labctl.isakmp.payloads import Delete, Identification, Notification, Payload, pack_chain, parse_chain
 from labctl.isakmp.payloads.control import PROTOCOL_ISAKMP
 from labctl.isakmp.reader import Reader
 from labctl.isakmp.replies import Replies
+from labctl.isakmp.requests import Key, Outcome, Requests
 from labctl.isakmp.sa import Phase1Sa
 from labctl.isakmp.timers import Timers
+from labctl.isakmp.upper import Received, UpperExchanges
 
+__all__ = ["IsakmpEndpoint", "Limits", "Received", "UpperExchanges"]
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Timers and limits, in one place. The RFC demands adaptive timers and gives no numbers (reference 2.11)."""
-
-    # Seconds between the copies of a request that is not answered, and when to give up.
-    retransmit: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
-    give_up: float = 30.0
-    # An exchange that a peer began and does not end.
-    half_open_seconds: float = 30.0
-    half_open: int = 1024
-    half_open_per_peer: int = 8
-    # Established SAs: a peer beyond the limit replaces the oldest.
-    associations: int = 20_000
-    # Replies kept for duplicates of what they answer.
-    replies: int = 8192
-    reply_seconds: float = 60.0
-    # Events that nobody fetched.
-    events: int = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message that is no duplicate, as it goes up: its header, its datagram, and its digest for the reply."""
-
-    header: Header
-    datagram: Datagram
-    digest: bytes = field(repr=False)
-
-
-class UpperExchanges(Protocol):
-    """What the party above serves."""
-
-    def on_established(self, sa: Phase1Sa, now: float) -> None:
-        """Phase 1 has succeeded, either way."""
-
-    def on_failed(self, failure: events.Phase1Failed, now: float) -> None:
-        """Phase 1 has failed, either way."""
-
-    def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
-        """An SA is gone."""
-
-    def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
-        """An authenticated notification that is not phase 1's own."""
-
-    def on_exchange(self, sa: Phase1Sa, received: Received, now: float) -> None:
-        """A message of another protected exchange. May raise PeerError."""
-
-    def on_group_datagram(self, received: Received, now: float) -> None:
-        """GROUPKEY-PUSH or its acknowledgement. May raise PeerError."""
-
-    def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
-        """A request of ours was not answered in time."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request on its way: resent until answered or given up."""
-
-    datagram: Datagram
-    started: float
-    sent: int = 1
-
-
-@dataclass(slots=True)
-class _HalfOpen:
-    exchange: MainMode
-    reported: bool = False
-    hint: events.Phase1Hint | None = None
-
-
-# Timer keys: (what, own cookie or cookies, message id).
-_Key = tuple[str, bytes, int]
 
 _HINTS = {
     NotifyType.NO_PROPOSAL_CHOSEN: (Cause.NO_PROPOSAL, "it accepts none of our ISAKMP policies"),
@@ -142,13 +72,11 @@ class IsakmpEndpoint:
         self._relaxed_doi = relaxed_doi
         self._initial_contact = initial_contact
         self._associations: OrderedDict[bytes, Phase1Sa] = OrderedDict()
-        self._half_open: dict[bytes, _HalfOpen] = {}
-        self._by_initiator: dict[tuple[Endpoint, bytes], bytes] = {}
-        self._half_open_peers: dict[IPv4Address, int] = {}
-        self._pending: dict[_Key, _Pending] = {}
+        self._half_open = HalfOpenExchanges(self.limits)
         self._replies = Replies(self.limits.replies, self.limits.reply_seconds)
-        self._timers: Timers[_Key] = Timers()
+        self._timers: Timers[Key] = Timers()
         self._outgoing: list[Datagram] = []
+        self._requests = Requests(self.limits, self._timers, self._outgoing)
         self._events: deque[events.Event] = deque(maxlen=self.limits.events)
 
     # What the owner reads.
@@ -174,7 +102,8 @@ class IsakmpEndpoint:
 
     def datagrams_to_send(self) -> list[Datagram]:
         """What has to leave, in order; the list is emptied."""
-        out, self._outgoing = self._outgoing, []
+        out = self._outgoing[:]
+        self._outgoing.clear()
         return out
 
     def next_event(self) -> events.Event | None:
@@ -195,14 +124,13 @@ class IsakmpEndpoint:
             return False
         exchange = MainMode(self._terms(local, secret), local, peer, initiator=True)
         data = exchange.first_message(doi=doi)
-        cookie = exchange.cookies[:8]
-        self._half_open[cookie] = _HalfOpen(exchange)
-        self._request(("phase1", cookie, 0), Datagram(data, local, peer), now)
+        cookie = self._half_open.add(exchange)
+        self._requests.send(("phase1", cookie, 0), Datagram(data, local, peer), now)
         return True
 
     def abandon(self, peer: Endpoint) -> None:
         """Stop every phase 1 of ours with a peer."""
-        for cookie, entry in list(self._half_open.items()):
+        for cookie, entry in self._half_open:
             if entry.exchange.initiator and entry.exchange.peer == peer:
                 self._drop_half_open(cookie)
 
@@ -212,11 +140,11 @@ class IsakmpEndpoint:
 
     def request(self, sa: Phase1Sa, message_id: int, data: bytes, now: float) -> None:
         """Send a message that awaits an answer: resent until `answered`, else `on_request_failed`."""
-        self._request(("exchange", sa.cookies, message_id), Datagram(data, sa.local, sa.peer), now)
+        self._requests.send(("exchange", sa.cookies, message_id), Datagram(data, sa.local, sa.peer), now)
 
     def answered(self, sa: Phase1Sa, message_id: int) -> None:
         """The request needs no more copies."""
-        self._settle(("exchange", sa.cookies, message_id))
+        self._requests.settle(("exchange", sa.cookies, message_id))
 
     def reply(self, received: Received, data: bytes | None, now: float) -> None:
         """Answer a message (or note, with None, that it is dealt with): a duplicate of it gets the same again."""
@@ -237,8 +165,7 @@ class IsakmpEndpoint:
         if tell:
             self._inform(sa, Delete(Doi.GDOI, PROTOCOL_ISAKMP, len(sa.cookies), (sa.cookies,)))
         self._timers.cancel(("association", sa.cookies, 0))
-        for key in [key for key in self._pending if key[0] == "exchange" and key[1] == sa.cookies]:
-            self._settle(key)
+        self._requests.settle_all(sa.cookies)
         self._events.append(events.Phase1Deleted(sa, reason))
         self._upper.on_deleted(sa, reason, now)
 
@@ -256,7 +183,7 @@ class IsakmpEndpoint:
     def handle_timer(self, now: float) -> None:
         """Do what is due: copies of requests, the end of exchanges and of SAs."""
         while (key := self._timers.pop_due(now)) is not None:
-            kind, cookies, message_id = key
+            kind, cookies, _ = key
             if kind == "association":
                 sa = self._associations.get(cookies)
                 if sa is not None:
@@ -264,7 +191,7 @@ class IsakmpEndpoint:
             elif kind == "half-open":
                 self._time_out(cookies, now)
             else:
-                self._retransmit(key, message_id, now)
+                self._resend_request(key, now)
 
     # Receiving.
 
@@ -310,10 +237,10 @@ class IsakmpEndpoint:
             self._phase1_error(cookie, entry, received, error, now)
             raise
         if exchange.initiator:
-            self._settle(("phase1", cookie, 0))
+            self._requests.settle(("phase1", cookie, 0))
             self.reply(received, None, now)
             if answer is not None:
-                self._request(("phase1", cookie, 0), Datagram(answer, exchange.local, exchange.peer), now)
+                self._requests.send(("phase1", cookie, 0), Datagram(answer, exchange.local, exchange.peer), now)
         else:
             self.reply(received, answer, now)
         if exchange.sa is not None:
@@ -322,12 +249,7 @@ class IsakmpEndpoint:
     def _answer_offer(self, received: Received, now: float) -> None:
         datagram = received.datagram
         peer = datagram.source
-        if (peer, received.header.initiator_cookie) in self._by_initiator:
-            raise PeerError("another message 1 under a cookie in use", NotifyType.INVALID_COOKIE)
-        if len(self._half_open) >= self.limits.half_open:
-            raise PeerError("too many phase-1 exchanges under way")
-        if self._half_open_peers.get(peer.address, 0) >= self.limits.half_open_per_peer:
-            raise PeerError("too many phase-1 exchanges under way with this peer")
+        self._half_open.admit(peer, received.header.initiator_cookie)
         secret = self._secrets.get(peer.address)
         if secret is None:
             self._refuse(received, NotifyType.INVALID_KEY_INFORMATION, now)
@@ -341,14 +263,11 @@ class IsakmpEndpoint:
             cause = Cause.NO_PROPOSAL if isinstance(error, NoProposalChosen) else Cause.MALFORMED
             self._fail(peer, False, cause, error.reason, now)
             raise
-        cookie = exchange.cookies[8:]
-        self._half_open[cookie] = _HalfOpen(exchange)
-        self._by_initiator[peer, received.header.initiator_cookie] = cookie
-        self._half_open_peers[peer.address] = self._half_open_peers.get(peer.address, 0) + 1
+        cookie = self._half_open.add(exchange)
         self._timers.set(("half-open", cookie, 0), now + self.limits.half_open_seconds)
         self.reply(received, answer, now)
 
-    def _phase1_error(self, cookie: bytes, entry: _HalfOpen, received: Received, error: PeerError, now: float) -> None:
+    def _phase1_error(self, cookie: bytes, entry: HalfOpen, received: Received, error: PeerError, now: float) -> None:
         """A bad message does not end an exchange: anybody can send one. It is told once, and counts at the end."""
         cause = Cause.AUTHENTICATION if isinstance(error, AuthenticationFailed) else Cause.MALFORMED
         exchange = entry.exchange
@@ -450,34 +369,14 @@ class IsakmpEndpoint:
         )
         self.reply(received, answer.pack() + body, now)
 
-    def _request(self, key: _Key, datagram: Datagram, now: float) -> None:
-        self._pending[key] = _Pending(datagram, now)
-        self._outgoing.append(datagram)
-        self._timers.set(key, now + self.limits.retransmit[0])
-
-    def _settle(self, key: _Key) -> None:
-        self._pending.pop(key, None)
-        self._timers.cancel(key)
-
-    def _retransmit(self, key: _Key, message_id: int, now: float) -> None:
-        pending = self._pending.get(key)
-        if pending is None:
-            raise LocalError("a timer of a request that does not exist")
-        gives_up = pending.started + self.limits.give_up
-        if now >= gives_up:
-            self._settle(key)
-            if key[0] == "phase1":
-                self._time_out(key[1], now)
-            else:
-                sa = self._associations.get(key[1])
-                if sa is not None:
-                    self._upper.on_request_failed(sa, message_id, now)
+    def _resend_request(self, key: Key, now: float) -> None:
+        if self._requests.on_timer(key, now) is not Outcome.GIVEN_UP:
             return
-        self._outgoing.append(pending.datagram)
-        intervals = self.limits.retransmit
-        following = now + intervals[min(pending.sent, len(intervals) - 1)]
-        pending.sent += 1
-        self._timers.set(key, min(following, gives_up))
+        kind, cookies, message_id = key
+        if kind == "phase1":
+            self._time_out(cookies, now)
+        elif (sa := self._associations.get(cookies)) is not None:
+            self._upper.on_request_failed(sa, message_id, now)
 
     def _time_out(self, cookie: bytes, now: float) -> None:
         entry = self._half_open.get(cookie)
@@ -494,17 +393,9 @@ class IsakmpEndpoint:
             self._fail(exchange.peer, exchange.initiator, Cause.TIMEOUT, reason, now)
 
     def _drop_half_open(self, cookie: bytes) -> None:
-        entry = self._half_open.pop(cookie)
-        self._settle(("phase1", cookie, 0))
+        self._half_open.remove(cookie)
+        self._requests.settle(("phase1", cookie, 0))
         self._timers.cancel(("half-open", cookie, 0))
-        if not entry.exchange.initiator:
-            peer = entry.exchange.peer
-            self._by_initiator.pop((peer, entry.exchange.cookies[:8]), None)
-            left = self._half_open_peers[peer.address] - 1
-            if left:
-                self._half_open_peers[peer.address] = left
-            else:
-                del self._half_open_peers[peer.address]
 
     def _fail(self, peer: Endpoint, initiator: bool, cause: str, reason: str, now: float) -> None:
         failure = events.Phase1Failed(peer, initiator, cause, reason)
