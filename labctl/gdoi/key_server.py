@@ -12,9 +12,11 @@ from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreShared
 from labctl.gdoi import encoding
 from labctl.gdoi.ack import Unsolicited
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
-from labctl.gdoi.group import Change, Group, Member, SenderIdsExhausted
+from labctl.gdoi.group import Change, Group
+from labctl.gdoi.members import Member
 from labctl.gdoi.numbers import GapAttribute
 from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
+from labctl.gdoi.sender_ids import SenderIdsExhausted
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
 from labctl.isakmp.datagram import Datagram, Endpoint
