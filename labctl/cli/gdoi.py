@@ -92,12 +92,18 @@ def clear_members(node: str, at_once: bool, group: str | None, lab: str | None) 
 @_node
 @_member
 @click.option(
-    "--now", "at_once", is_flag=True, help="Members lose their keys at once, and traffic until they are back."
+    "--now",
+    "at_once",
+    is_flag=True,
+    help="No key of before lives on: packets are lost until members have the new ones.",
 )
 @_group
 @lab_option
 def evict(node: str, member: str, at_once: bool, group: str | None, lab: str | None) -> ExitStatus:
-    """Key server NODE lets MEMBER in no more, and renews every key it has."""
+    """Key server NODE lets MEMBER in no more, and renews every key it has.
+
+    The others register again for them or, where the group has a key tree, are sent them.
+    """
     return _order("evict", node, group, lab, member=member, now=at_once)
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from labctl import crypto
 from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
 from labctl.gdoi import numbers
+from labctl.gdoi.key_path import KeyPath, NotAddressed
 from labctl.gdoi.numbers import (
     LONGEST_LIFE_SECONDS,
     SENDER_ID_BITS,
@@ -18,16 +19,27 @@ from labctl.gdoi.numbers import (
     KdType,
     KekAttribute,
     KekKey,
+    LkhAttribute,
     SaAttribute,
     SaProtocol,
     SidKey,
     TekKey,
 )
-from labctl.gdoi.payloads import GdoiSa, KeyDownload, SaKek, SaTek
+from labctl.gdoi.payloads import (
+    GdoiSa,
+    KeyDownload,
+    KeyPacket,
+    LkhDownloadArray,
+    LkhUpdateArray,
+    SaKek,
+    SaTek,
+)
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficEncryptionKey
+from labctl.gdoi.tree_key import iv_octets
 from labctl.isakmp.attributes import Attribute, single
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.payloads import IdType
+from labctl.isakmp.reader import Reader
 
 MAX_SENDER_IDS = 64
 
@@ -62,6 +74,13 @@ class KekPolicy:
     source: IPv4Address | None = None
     address: IPv4Address | None = None
     acknowledgement: int | None = None
+    # The KEK comes in arrays of a key tree (in a rekey; registrations do not say it).
+    in_tree: bool = False
+
+    @property
+    def data_octets(self) -> int:
+        """Octets of IV and key."""
+        return iv_octets(self.encryption) + self.key_octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ def read_kek(sak: SaKek) -> KekPolicy:
         source,
         address if address is not None and address.is_multicast else None,
         _number(sak.attributes, KekAttribute.ACK_REQUESTED),
+        _number(sak.attributes, KekAttribute.MANAGEMENT_ALGORITHM) == numbers.MANAGEMENT_LKH,
     )
 
 
@@ -241,15 +261,17 @@ def combine(policy: Policy, download: KeyDownload, sequence: int, held: GroupKey
         bits, sender_ids = held.sender_id_bits, held.sender_ids
     if policy.needs_sender_id and not sender_ids:
         raise MalformedMessage("a counter-mode policy without a sender ID")
+    kek, path = _kek(policy, download, sequence, held)
     return GroupKeys(
         _rules(policy),
         teks,
-        _kek(policy, download, sequence, None if held is None else held.kek),
+        kek,
         sender_ids,
         bits,
         policy.activation_delay,
         policy.deactivation_delay,
         any(tek.receive_only for tek in policy.teks),
+        path=path,
     )
 
 
@@ -266,31 +288,37 @@ def _rules(policy: Policy) -> tuple[PolicyRule, ...]:
 
 
 def _kek(
-    policy: Policy, download: KeyDownload, sequence: int, held: KeyEncryptionKey | None
-) -> KeyEncryptionKey | None:
+    policy: Policy, download: KeyDownload, sequence: int, held: GroupKeys | None
+) -> tuple[KeyEncryptionKey | None, KeyPath | None]:
+    """The KEK and, in a key tree, the keys that lead to it."""
+    path = None if held is None else held.path
     if policy.kek is None:
-        return None
-    packets = [packet for packet in download.of(KdType.KEK) if packet.spi == policy.kek.spi]
-    if not packets and held is not None and held.spi == policy.kek.spi:
-        return replace(held, sequence=sequence)
-    if not packets:
+        return None, path
+    packet = _kek_packet(policy.kek, download)
+    if packet is None and held is not None and held.kek is not None and held.kek.spi == policy.kek.spi:
+        return replace(held.kek, sequence=sequence), path
+    if packet is None:
         raise MalformedMessage("no key for the KEK")
-    both = packets[0].octets(KekKey.ALGORITHM_KEY) or b""
-    iv_octets = 16 if policy.kek.encryption is Encryption.AES_CBC else 8
-    if len(both) != iv_octets + policy.kek.key_octets:
+    if packet.kind == KdType.LKH:
+        path, both = _through_tree(policy.kek, packet, held)
+        signature_key = packet.octets(LkhAttribute.SIG_ALGORITHM_KEY)
+    else:
+        both = packet.octets(KekKey.ALGORITHM_KEY) or b""
+        signature_key = packet.octets(KekKey.SIG_ALGORITHM_KEY)
+    size = iv_octets(policy.kek.encryption)
+    if len(both) != policy.kek.data_octets:
         raise MalformedMessage("a KEK of the wrong size")
-    signature_key = packets[0].octets(KekKey.SIG_ALGORITHM_KEY)
     if not signature_key:
         raise MalformedMessage("no public key to verify rekeys with")
     try:
         crypto.RsaPublicKey.from_der(signature_key)
     except crypto.SignatureError as error:
         raise MalformedMessage(f"the public key to verify rekeys with: {error}") from None
-    return KeyEncryptionKey(
+    kek = KeyEncryptionKey(
         policy.kek.spi,
         policy.kek.encryption,
-        both[:iv_octets],
-        both[iv_octets:],
+        both[:size],
+        both[size:],
         policy.kek.signature_hash,
         signature_key,
         policy.kek.lifetime,
@@ -300,6 +328,32 @@ def _kek(
         policy.kek.address,
         policy.kek.acknowledgement,
     )
+    return kek, path
+
+
+def _kek_packet(kek: KekPolicy, download: KeyDownload) -> KeyPacket | None:
+    """The packet that brings a KEK. One for a key tree goes first: it also brings the keys that lead there."""
+    packets = (*download.of(KdType.LKH), *download.of(KdType.KEK))
+    return next((packet for packet in packets if packet.spi == kek.spi), None)
+
+
+def _through_tree(kek: KekPolicy, packet: KeyPacket, held: GroupKeys | None) -> tuple[KeyPath, bytes]:
+    """The KEK's IV | key from a key tree: downloaded in a registration, updated in a rekey (RFC 6407 5.6.3)."""
+    if held is None:
+        download = packet.octets(LkhAttribute.DOWNLOAD_ARRAY)
+        if download is None:
+            raise MalformedMessage("a registration without the keys of a key tree that it names")
+        return KeyPath.downloaded(LkhDownloadArray.parse(Reader(download), kek.data_octets), kek.encryption)
+    if not kek.in_tree:
+        raise MalformedMessage("LKH arrays under a SAK without key management algorithm")
+    if held.path is None:
+        raise NotAddressed("we have no keys of its key tree")
+    arrays = [
+        LkhUpdateArray.parse(Reader(item.value), kek.data_octets)
+        for item in packet.attributes
+        if item.kind == LkhAttribute.UPDATE_ARRAY
+    ]
+    return held.path.updated(arrays, kek.encryption)
 
 
 def _sender_ids(download: KeyDownload) -> tuple[int, tuple[int, ...]]:

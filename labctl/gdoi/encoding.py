@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
 from labctl.configuration import AccessListEntry, Cipher, Encryption, GroupIdentity, Integrity
 from labctl.gdoi import numbers
-from labctl.gdoi.numbers import GapAttribute, KdType, KekAttribute, KekKey, SaAttribute, SaProtocol, SidKey, TekKey
-from labctl.gdoi.payloads import GroupAssociatedPolicy, KeyPacket, SaKek, SaTek, Selector
+from labctl.gdoi.key_tree import Cover
+from labctl.gdoi.numbers import (
+    GapAttribute,
+    KdType,
+    KekAttribute,
+    KekKey,
+    LkhAttribute,
+    SaAttribute,
+    SaProtocol,
+    SidKey,
+    TekKey,
+)
+from labctl.gdoi.payloads import GroupAssociatedPolicy, KeyPacket, LkhDownloadArray, SaKek, SaTek, Selector
 from labctl.gdoi.policy import KeyEncryptionKey, TrafficEncryptionKey
+from labctl.gdoi.tree_key import TreeKey, update_array
 from labctl.isakmp.attributes import Attribute
 from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.payloads import Identification, IdType
@@ -29,10 +41,16 @@ def seconds_left(expires: float, now: float) -> int:
     return max(1, int(expires - now))
 
 
-def sa_kek(kek: KeyEncryptionKey, source: IPv4Address, signature_bits: int, now: float) -> SaKek:
-    """The policy of rekeys. Their destination is 0.0.0.0 where each member gets its own copy (reference 3.4)."""
+def sa_kek(
+    kek: KeyEncryptionKey, source: IPv4Address, signature_bits: int, now: float, *, in_tree: bool = False
+) -> SaKek:
+    """The policy of rekeys. Their destination is 0.0.0.0 where each member gets its own copy (reference 3.4).
+
+    `in_tree`: the KEK itself comes in arrays of the key tree. A registration never says so (RFC 6407 5.3.1).
+    """
     destination = kek.address or UNSPECIFIED
-    attributes = [Attribute.tv(KekAttribute.ALGORITHM, numbers.KEK_ALGORITHMS[kek.encryption])]
+    attributes = [Attribute.tv(KekAttribute.MANAGEMENT_ALGORITHM, numbers.MANAGEMENT_LKH)] if in_tree else []
+    attributes.append(Attribute.tv(KekAttribute.ALGORITHM, numbers.KEK_ALGORITHMS[kek.encryption]))
     if kek.encryption is Encryption.AES_CBC:
         attributes.append(Attribute.tv(KekAttribute.KEY_LENGTH, len(kek.key) * 8))
     attributes += [
@@ -116,6 +134,32 @@ def kek_packet(kek: KeyEncryptionKey) -> KeyPacket:
             Attribute.tlv(KekKey.SIG_ALGORITHM_KEY, kek.signature_key),
         ),
     )
+
+
+def path_packet(kek: KeyPacket, encryption: Encryption, path: Iterable[TreeKey]) -> KeyPacket:
+    """What a member of a key tree is given for the KEK packet: its keys, of which the KEK is the last (RFC 6407 5.6.3).
+
+    `path`: from the leaf to below the root.
+    """
+    root = TreeKey.of_root(kek.spi, encryption, kek.octets(KekKey.ALGORITHM_KEY) or b"")
+    array = LkhDownloadArray(tuple(key.in_clear() for key in (*path, root)))
+    return KeyPacket(
+        KdType.LKH,
+        kek.spi,
+        (
+            Attribute.tlv(LkhAttribute.DOWNLOAD_ARRAY, array.pack()),
+            Attribute.tlv(LkhAttribute.SIG_ALGORITHM_KEY, kek.octets(KekKey.SIG_ALGORITHM_KEY) or b""),
+        ),
+    )
+
+
+def update_packet(kek: KeyEncryptionKey, covers: Iterable[Cover]) -> KeyPacket:
+    """A new KEK for those below the covers alone, and the public key that verifies rekeys under it."""
+    root = TreeKey.of_root(kek.spi, kek.encryption, kek.iv + kek.key)
+    arrays = [update_array(cover.header, (*cover.keys, root)).pack() for cover in covers]
+    attributes = [Attribute.tlv(LkhAttribute.UPDATE_ARRAY, array) for array in arrays]
+    attributes.append(Attribute.tlv(LkhAttribute.SIG_ALGORITHM_KEY, kek.signature_key))
+    return KeyPacket(KdType.LKH, kek.spi, tuple(attributes))
 
 
 def tek_packet(tek: TrafficEncryptionKey) -> KeyPacket:

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address
 from labctl import crypto
 from labctl.configuration import Action, KeyServerGroup, RekeyTransport
 from labctl.gdoi import encoding, key_encryption, numbers, push, sender_ids
+from labctl.gdoi.exclusion import Exclusion, Farewell, fits_one_datagram
+from labctl.gdoi.key_tree import KeyTree, TreeFull
 from labctl.gdoi.members import Member
 from labctl.gdoi.payloads import GdoiSa, KeyDownload, KeyPacket
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
@@ -21,6 +23,7 @@ from labctl.gdoi.rekeys_under_way import RekeysUnderWay
 from labctl.gdoi.sender_ids import SenderIds
 from labctl.gdoi.timing import Timing
 from labctl.gdoi.traffic_keys import Generation, TrafficKeys, delete_teks
+from labctl.gdoi.tree_key import fits_tree, iv_octets
 from labctl.isakmp.errors import LocalError
 from labctl.isakmp.header import Doi
 from labctl.isakmp.main_mode import RandomSource
@@ -28,17 +31,24 @@ from labctl.isakmp.payloads import Delete
 
 DOI = int(Doi.GDOI)
 
+# Takes every key from a member (reference 4.5).
+DELETE_ALL = (
+    Delete(DOI, numbers.SaProtocol.ESP, 4, (bytes(4),)),
+    Delete(DOI, numbers.SaProtocol.KEK, KEK_SPI_OCTETS, (bytes(KEK_SPI_OCTETS),)),
+)
+
 # Sequence numbers have 32 bits: the KEK is replaced before they end (reference 4.4).
 LAST_SEQUENCE = (1 << 32) - 16
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What time or an order has done to a group. `rekey` has just begun."""
+    """What time or an order has done to a group. `rekey` has just begun, and `second` behind it, under its new KEK."""
 
     new_keys: bool = False
     departed: tuple[Member, ...] = ()
     rekey: Rekey | None = None
+    second: Rekey | None = None
 
 
 def _check(configuration: KeyServerGroup) -> None:
@@ -48,6 +58,9 @@ def _check(configuration: KeyServerGroup) -> None:
         raise LocalError(f"{group}: a key's lifetime is at least a second")
     if not any(entry.action is Action.PERMIT for entry in configuration.policy):
         raise LocalError(f"{group}: the policy permits nothing, so there is nothing to encrypt")
+    rekey = configuration.rekey
+    if rekey.key_tree and not fits_tree(rekey.encryption, rekey.key_bits):
+        raise LocalError(f"{group}: a key of {rekey.key_bits} bits cannot be encrypted under another in a key tree")
     sender_ids.check(configuration)
 
 
@@ -76,6 +89,7 @@ class Group:
         self._teks = TrafficKeys(random, timing)
         self._under_way = RekeysUnderWay(self.members, timing)
         self._sender_ids = SenderIds()
+        self._tree = key_encryption.new_tree(configuration, random)
         self._random = random
         self._timing = timing
         # What the configuration said when the newest keys were made: a change waits for the next rekey.
@@ -100,6 +114,11 @@ class Group:
     def sender_ids_given(self) -> int:
         """How many sender IDs are taken."""
         return self._sender_ids.given
+
+    @property
+    def tree(self) -> KeyTree | None:
+        """The key tree, where the group has one. For reading."""
+        return self._tree
 
     @property
     def uses_counter_mode(self) -> bool:
@@ -209,6 +228,9 @@ class Group:
     def _replace_kek(self, now: float, signing_key: crypto.RsaPrivateKey) -> None:
         self._signer = signing_key
         self.kek = key_encryption.new_kek(self.configuration, signing_key, self._random, now)
+        if not key_encryption.suits(self._tree, self.configuration):
+            # Members are in the new tree once they have registered again.
+            self._tree = key_encryption.new_tree(self.configuration, self._random)
 
     def sa_payload(self, now: float, *, private: bool, with_kek: bool = True) -> GdoiSa:
         """What members are told. `private`: the peer knows our code points, so deny entries can be told too."""
@@ -223,6 +245,23 @@ class Group:
         """KEK and TEKs of what `sa_payload` says at the same moment."""
         packets = (encoding.kek_packet(self.kek),) if with_kek and self.kek is not None else ()
         return packets + self._teks.packets(self._serving)
+
+    def in_tree(self, packets: tuple[KeyPacket, ...], address: IPv4Address) -> tuple[KeyPacket, ...]:
+        """`packets` as a member of the key tree gets them, with its path for the KEK; the same where it is in none.
+
+        It is given a leaf: only who has proved to be alive is asked about (RFC 6407 7.2.5).
+        """
+        tree = self._tree
+        kek = next((packet for packet in packets if packet.kind == numbers.KdType.KEK), None)
+        size = 0 if tree is None else tree.key_octets + iv_octets(tree.encryption)
+        if tree is None or kek is None or len(kek.octets(numbers.KekKey.ALGORITHM_KEY) or b"") != size:
+            return packets
+        try:
+            path = tree.join(address)
+        except TreeFull:
+            return packets
+        others = tuple(packet for packet in packets if packet is not kek)
+        return (encoding.path_packet(kek, tree.encryption, path), *others)
 
     # Rekeys.
 
@@ -316,6 +355,7 @@ class Group:
         """
         under = self.kek
         departed = tuple(self.members.values())
+        self._tree = key_encryption.new_tree(self.configuration, self._random)
         if not self._can_tell:
             self.members.clear()
             return Change(False, departed)
@@ -334,15 +374,70 @@ class Group:
         return Change(True, departed, rekey)
 
     def _wipe(self, now: float) -> Rekey | None:
-        """Take everything from every member (reference 4.5)."""
-        deletes = (
-            Delete(DOI, numbers.SaProtocol.ESP, 4, (bytes(4),)),
-            Delete(DOI, numbers.SaProtocol.KEK, KEK_SPI_OCTETS, (bytes(KEK_SPI_OCTETS),)),
-        )
-        rekey = self._start_rekey(self.kek, now, deletes=deletes, with_sa=False)
+        """Take everything from every member."""
+        rekey = self._start_rekey(self.kek, now, deletes=DELETE_ALL, with_sa=False)
         self._teks.generations = []
         self._new_generation(now)
         return rekey
+
+    def exclude(self, addresses: Iterable[IPv4Address], now: float, *, immediate: bool = False) -> Change:
+        """Renew every key that these members have, so that the others go on without registering again.
+
+        The old TEKs live on shortened or, `immediate`, end with the rekey. Where there is no key tree, or no way to
+        send rekeys, all members come back for new keys: `clear_members`.
+        """
+        tree, under, signer = self._tree, self.kek, self._signer
+        able = self._can_tell and self.signing_key is not None and key_encryption.suits(tree, self.configuration)
+        if tree is None or under is None or signer is None or self.signing_key is None or not able:
+            return self.clear_members(now, immediate=immediate)
+        gone = [address for address in addresses if address in self.members or address in tree]
+        if not gone:
+            return Change()  # whoever it is holds nothing
+        departed = [member for address in gone if (member := self.members.get(address)) is not None]
+        for member in departed:
+            self._under_way.forget(member)
+        members = self.members.items()
+        leaves = {address: tree.leaf(address) for address, member in members if address in tree and member.private}
+        strangers = {address: member.private for address, member in members if address not in leaves}
+        update = tree.exclude(gone)
+        multicast = under.address is not None
+        if multicast and ((immediate and strangers) or not fits_one_datagram(update, tree.key_octets)):
+            change = self.clear_members(now, immediate=immediate)
+            return replace(change, departed=(*departed, *change.departed))
+        self._teks.shorten(now)
+        old = list(self.generations)
+        farewell = self._farewell(under, now, immediate=immediate)
+        self._replace_kek(now, self.signing_key)
+        first = None
+        if self.members and self.kek is not None:
+            bits = self.signing_key.public.bits
+            sak = encoding.sa_kek(self.kek, self._serving.address, bits, now, in_tree=True)
+            under = replace(under, sequence=under.sequence + 1)
+            told = Exclusion(update, self.kek, sak, leaves, strangers, farewell).datagrams(under, signer)
+            first = self._under_way.launch_to_each(under, told, self._serving.rekey, now)
+        departed += [self.members.pop(address) for address in strangers]
+        if immediate:
+            self._teks.generations = []
+        self._new_generation(now)
+        deletes = (delete_teks(old),) if immediate and old else ()
+        return Change(True, tuple(departed), first, self._start_rekey(self.kek, now, deletes=deletes))
+
+    def _farewell(self, under: KeyEncryptionKey, now: float, *, immediate: bool) -> Farewell:
+        """What members that are in no tree are told: as `clear_members` does it."""
+        if immediate:
+            return Farewell(DELETE_ALL, {True: None, False: None}, ())
+        sas = {private: self.sa_payload(now, private=private, with_kek=False) for private in (True, False)}
+        delete = Delete(DOI, numbers.SaProtocol.KEK, KEK_SPI_OCTETS, (under.spi,))
+        return Farewell((delete,), dict(sas), self.key_packets(with_kek=False))
+
+    def exclude_departed(self, now: float) -> Change | None:
+        """Exclude those from the tree that are members no more (three missed rekeys, keys that ended). None: nobody."""
+        forgotten, self._under_way.forgotten = self._under_way.forgotten, set()
+        tree = self._tree
+        gone = [
+            address for address in forgotten if address not in self.members and tree is not None and address in tree
+        ]
+        return self.exclude(gone, now) if gone else None
 
     def reconfigure(self, configuration: KeyServerGroup) -> bool:
         """Another policy from the next keys on (reference/cisco-getvpn.md 2.5). True if it is another one.

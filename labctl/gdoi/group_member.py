@@ -18,6 +18,7 @@ from ipaddress import IPv4Address
 from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey
 from labctl.gdoi import encoding
 from labctl.gdoi.decoding import Policy, combine, read_policy
+from labctl.gdoi.early_rekeys import EarlyRekeys
 from labctl.gdoi.events import (
     Event,
     KeysLost,
@@ -28,6 +29,7 @@ from labctl.gdoi.events import (
     RekeyKeyLog,
     StateChanged,
 )
+from labctl.gdoi.key_path import NotAddressed
 from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, apply_push
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
@@ -87,6 +89,7 @@ class _Timer(Enum):
     REGISTER = "register"
     RESUME = "resume"
     KEYS = "keys"
+    STRANGE_KEK = "strange KEK"
 
 
 @dataclass(slots=True)
@@ -137,6 +140,7 @@ class GroupMember:
         # A replaced KEK, and until when rekeys under it are still taken.
         self._replaced_kek: tuple[KeyEncryptionKey, float] | None = None
         self._rekey_address: IPv4Address | None = None
+        self._early = EarlyRekeys()
         self._complained_at = float("-inf")
         self._recovered_at = float("-inf")
         self._timers: Timers[_Timer] = Timers()
@@ -190,6 +194,8 @@ class GroupMember:
                 self._refresh_keys(now)
             elif key is _Timer.RESUME:
                 self._attempt(now)
+            elif key is _Timer.STRANGE_KEK:
+                self._miss_kek(now)
             elif self.state is State.REGISTERED:
                 self._miss_rekey()
                 self.reregister(now)
@@ -255,6 +261,17 @@ class GroupMember:
         self._follow_rekeys(None)
         if had is not None:
             self._events.append(KeysLost(self.membership.name, policy=False))
+
+    def _await_kek(self, now: float) -> None:
+        """Others in the key tree have a KEK that we were not given: it may be on its way."""
+        self._timers.set(
+            _Timer.STRANGE_KEK, now + self._timing.strange_kek + self._timing.strange_kek_spread * self._share()
+        )
+
+    def _miss_kek(self, now: float) -> None:
+        if self._early.give_up(now, self._timing.strange_kek_pause) and self.state is State.REGISTERED:
+            self._miss_rekey()
+            self.reregister(now)
 
     def _miss_rekey(self) -> None:
         """The window has come, so no rekey brought newer keys: worth a word where some were to be expected."""
@@ -379,6 +396,8 @@ class GroupMember:
         before = self.keys
         self.keys = keys.succeeding(before, now, rekey=False)
         self._replaced_kek = None
+        if keys.kek is not None:
+            self._early.registered(keys.kek.spi)
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
@@ -536,6 +555,7 @@ class GroupMember:
         """A rekey: reference 4.3, in its order."""
         under, keys = self._kek_of(received, now), self.keys
         if under is None or keys is None:
+            self._receive_early(received, now)
             raise PeerError("no rekey under a KEK of ours", NotifyType.INVALID_COOKIE)
         server = received.datagram.source.address
         try:
@@ -543,6 +563,8 @@ class GroupMember:
             outcome = apply_push(push, under, keys, now)
         except PeerError as error:
             self._reject_rekey(error, under, server, now)
+            if isinstance(error, NotAddressed) and self._early.suspect(received.digest, now):
+                self._await_kek(now)
             raise
         identity = Identification(IdType.IPV4_ADDR, self.membership.local_address.packed)
         answer = acknowledgement(under, push.sequence, identity)
@@ -555,6 +577,15 @@ class GroupMember:
         self.rekeys.received += 1
         self.rekeys.last_sequence, self.rekeys.last_at = push.sequence, now
         self._take_rekey(push, under, keys, outcome, server, now)
+
+    def _receive_early(self, received: Received, now: float) -> None:
+        """A rekey of our key server under a KEK that we do not have: a key tree has a newer one."""
+        keys, header, datagram = self.keys, received.header, received.datagram
+        if keys is None or keys.path is None or keys.kek is None or header.exchange != ExchangeType.GROUPKEY_PUSH:
+            return
+        ours = datagram.source.address in (self.registered_with, keys.kek.source)
+        if ours and self._early.keep(header.cookies, datagram, now):
+            self._await_kek(now)
 
     def _kek_of(self, received: Received, now: float) -> KeyEncryptionKey | None:
         """The KEK that a rekey says it is under: the present one, or the one it replaced for a moment longer."""
@@ -603,6 +634,9 @@ class GroupMember:
             self._schedule_registration(now)
         self._sending = ()
         self._refresh_keys(now)
+        if outcome.keys.kek is not None and (before.kek is None or outcome.keys.kek.spi != before.kek.spi):
+            for datagram in self._early.learned(outcome.keys.kek.spi):
+                self._isakmp.receive(datagram, now)
 
     def _come_back(self, now: float) -> None:
         """Everything was taken from us: register again, not all members at once (reference 4.5)."""

@@ -6,10 +6,12 @@ RFC 6407 5.3, 5.6.3; reference 3.4, 3.7.
 from __future__ import annotations
 
 from labctl import crypto
-from labctl.configuration import Encryption, KeyServerGroup, RekeyTransport
+from labctl.configuration import Encryption, KeyServerGroup, RekeyPolicy, RekeyTransport
+from labctl.gdoi.key_tree import KeyTree
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
 from labctl.gdoi.policy import KeyEncryptionKey
 from labctl.gdoi.rekeying import ack_type
+from labctl.gdoi.tree_key import iv_octets
 from labctl.isakmp.main_mode import RandomSource
 
 
@@ -18,13 +20,11 @@ def new_kek(
 ) -> KeyEncryptionKey:
     """A KEK for the group, whose rekeys `signing_key` signs."""
     rekey = configuration.rekey
-    iv_octets = 16 if rekey.encryption is Encryption.AES_CBC else 8
-    key_octets = rekey.key_bits // 8 if rekey.encryption is Encryption.AES_CBC else 24
     return KeyEncryptionKey(
         random(KEK_SPI_OCTETS),
         rekey.encryption,
-        random(iv_octets),
-        random(key_octets),
+        random(iv_octets(rekey.encryption)),
+        random(key_octets(rekey)),
         rekey.signature_hash,
         signing_key.public.der,
         rekey.lifetime,
@@ -33,6 +33,25 @@ def new_kek(
         address=rekey.address if rekey.transport is RekeyTransport.MULTICAST else None,
         acknowledgement=ack_type(rekey),
     )
+
+
+def new_tree(configuration: KeyServerGroup, random: RandomSource) -> KeyTree | None:
+    """An empty key tree, for a group that is to have one, with keys of the KEK's size."""
+    rekey = configuration.rekey
+    return KeyTree(rekey.encryption, key_octets(rekey), random) if rekey.key_tree else None
+
+
+def suits(tree: KeyTree | None, configuration: KeyServerGroup) -> bool:
+    """Is this the kind of tree (or none) that the configuration asks for?"""
+    rekey = configuration.rekey
+    if tree is None or not rekey.key_tree:
+        return tree is None and not rekey.key_tree
+    return (tree.encryption, tree.key_octets) == (rekey.encryption, key_octets(rekey))
+
+
+def key_octets(rekey: RekeyPolicy) -> int:
+    """Octets of the KEK without its IV."""
+    return rekey.key_bits // 8 if rekey.encryption is Encryption.AES_CBC else 24
 
 
 def outdated(kek: KeyEncryptionKey, configuration: KeyServerGroup) -> bool:

@@ -57,6 +57,8 @@ class _Pull:
     # Rekeys of the group so far: those that begin before message 4 are sent to this member too.
     rekeys_seen: int
     started: float
+    # The keys of message 2 have been taken back.
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class GroupStatus:
     rekeys_sent: int = 0
     # Members that the present rekeys still wait for.
     waiting: int = 0
+    # Members in the key tree, and its levels; None where the group has none.
+    tree_leaves: int | None = None
+    tree_depth: int | None = None
 
 
 def _transport(group: Group) -> str | None:
@@ -164,6 +169,8 @@ class KeyServer:
                 0 if group.kek is None else group.kek.sequence,
                 group.rekeys_begun,
                 sum(len(rekey.waiting) for rekey in group.rekeys if rekey.acknowledgement is not None),
+                None if group.tree is None else len(group.tree),
+                None if group.tree is None else group.tree.depth,
             )
             for group in self._groups.values()
         )
@@ -198,9 +205,14 @@ class KeyServer:
         self._order(found, lambda item: item.clear_members(now, immediate=immediate), now)
 
     def evict(self, group: str, address: IPv4Address, now: float, *, immediate: bool = False) -> None:
-        """Let a member in no more, and have all others come back for keys that it does not know (RFC 6407 7.4.1)."""
-        self.group(group).revoked.add(address)
-        self.clear_members(group, now, immediate=immediate)
+        """Let a member in no more, and give all others keys that it does not know (RFC 6407 7.4.1).
+
+        With a key tree they are sent them; without one they come back for them, as after `clear_members`.
+        """
+        found = self.group(group)
+        found.revoked.add(address)
+        self._drop_pulls(found)
+        self._order(found, lambda item: item.exclude([address], now, immediate=immediate), now)
 
     def allow(self, group: str, address: IPv4Address) -> None:
         """Let an evicted member in again."""
@@ -231,11 +243,17 @@ class KeyServer:
 
     def _transmit(self, group: Group, now: float) -> None:
         """Send what is due of a group's rekeys, and set its timer."""
-        copies, lost = group.transmit(now)
         source = Endpoint(group.configuration.address)
-        self._rekeys += [Datagram(data, source, Endpoint(receiver)) for receiver, data in copies]
-        if lost:
-            self._tell(group, Change(departed=lost))
+        while True:
+            copies, lost = group.transmit(now)
+            self._rekeys += [Datagram(data, source, Endpoint(receiver)) for receiver, data in copies]
+            if lost:
+                self._tell(group, Change(departed=lost))
+            excluded = group.exclude_departed(now)
+            if excluded is None:
+                break
+            self._drop_pulls(group)
+            self._tell(group, excluded)
         self._schedule(encoding.group_identity(group.configuration.identity).pack(), group)
 
     # Called by the ISAKMP endpoint.
@@ -396,16 +414,18 @@ class KeyServer:
             raise PeerError(f"{wanted} sender IDs at once", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
         del self._pulls[key]
         group = pull.group
+        if pull.stale:
+            self._refuse_stale(sa, received, now)
+            return
         try:
             sender_ids = group.take_sender_ids(wanted) if group.uses_counter_mode else ()
         except SenderIdsExhausted as error:
-            sa.forget(key[1])
-            self._isakmp.reply(received, None, now)
             self._start_over(group, error, now)
-            # What was offered is no more; asking anew finds the group under new keys.
-            self._isakmp.notify(sa, NotifyType.INVALID_SPI)
+            self._refuse_stale(sa, received, now)
             return
         packets = pull.packets
+        if vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids:
+            packets = group.in_tree(packets, sa.peer.address)
         if sender_ids:
             packets += (encoding.sid_packet(group.configuration.sender_id_bits, sender_ids),)
         payloads: list[Payload] = [] if pull.sequence is None else [pull.sequence]
@@ -415,6 +435,12 @@ class KeyServer:
         self._isakmp.reply(received, answer, now)
         self._register(group, sa, sender_ids, pull.rekeys_seen, now)
 
+    def _refuse_stale(self, sa: Phase1Sa, received: Received, now: float) -> None:
+        """What was offered is no more; asking anew finds the group under new keys."""
+        sa.forget(received.header.message_id)
+        self._isakmp.reply(received, None, now)
+        self._isakmp.notify(sa, NotifyType.INVALID_SPI)
+
     def _start_over(self, group: Group, error: SenderIdsExhausted, now: float) -> None:
         name = group.configuration.name
         self._drop_pulls(group)
@@ -423,8 +449,8 @@ class KeyServer:
 
     def _drop_pulls(self, group: Group) -> None:
         """What was offered in them is no more."""
-        for key in [key for key, pull in self._pulls.items() if pull.group is group]:
-            del self._pulls[key]
+        for pull in self._pulls.values():
+            pull.stale |= pull.group is group
 
     def _register(self, group: Group, sa: Phase1Sa, sender_ids: tuple[int, ...], rekeys_seen: int, now: float) -> None:
         name, address = group.configuration.name, sa.peer.address
@@ -442,8 +468,10 @@ class KeyServer:
             self._log("GDOI", 4, "GM_DELETE", f"GM {member.address} deleted from group {name}.")
         if change.departed and not group.members:
             self._log("GDOI", 6, "KS_LAST_GM", f"Re-key: Last GM {change.departed[-1].address} left the group {name}.")
-        if change.rekey is not None:
-            kek, address = change.rekey.kek, group.configuration.address
+        for rekey in (change.rekey, change.second):
+            if rekey is None:
+                continue
+            kek, address = rekey.kek, group.configuration.address
             if kek.address is None:
                 text = f"Sending Unicast Rekey for group {name} from address {address} with seq # {kek.sequence}"
                 self._log("GDOI", 5, "KS_SEND_UNICAST_REKEY", text)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 from labctl.gdoi import ack
 from labctl.gdoi.ack import AckType
-from labctl.gdoi.decoding import combine, read_policy
+from labctl.gdoi.decoding import Policy, combine, read_policy
+from labctl.gdoi.key_path import NotAddressed
 from labctl.gdoi.numbers import SaProtocol
+from labctl.gdoi.payloads import KeyDownload
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.push import Push
 from labctl.isakmp.errors import MalformedMessage
@@ -50,12 +52,29 @@ def apply_push(push: Push, under: KeyEncryptionKey, keys: GroupKeys, now: float)
         return Outcome(after, deleted, kek_deleted, not left)
     policy = read_policy(push.sa, now)
     sequence = push.sequence if policy.kek is not None and policy.kek.spi == under.spi else 0
-    told = combine(policy, push.keys, sequence, held)
+    try:
+        told = combine(policy, push.keys, sequence, held)
+    except NotAddressed:
+        if not kek_deleted:
+            raise
+        # Others are given a new KEK through their key tree, which we are not in: we come back for it.
+        return Outcome(_told_without_kek(policy, push.keys, replace(held, teks=left), now), deleted, True, not left)
     # What was deleted shall not count as held: a key server may give the same SPI to another key.
+    if not policy.teks:
+        # The first half of leaving a member out: a KEK alone (RFC 6407 7.4.1). What is protected, and how, stays.
+        told = replace(held, teks=left, kek=told.kek, path=told.path)
     after = told.succeeding(replace(held, teks=left), now)
     if policy.kek is None:
         after = replace(after, kek=None if kek_deleted else kek)
     return Outcome(after, deleted, kek_deleted, not after.teks)
+
+
+def _told_without_kek(policy: Policy, keys: KeyDownload, held: GroupKeys, now: float) -> GroupKeys:
+    """The TEKs of a rekey, whose lives may have been shortened, and no KEK any more."""
+    if not policy.teks:
+        return replace(held, kek=None)
+    told = combine(replace(policy, kek=None), keys, 0, held)
+    return replace(told.succeeding(held, now), kek=None)
 
 
 def _deletes(push: Push, keys: GroupKeys) -> tuple[frozenset[int], bool]:

@@ -75,6 +75,14 @@ class KekKey(IntEnum):
     SIG_ALGORITHM_KEY = 2
 
 
+class LkhAttribute(IntEnum):
+    """Attributes of an LKH packet (RFC 6407 5.6.3)."""
+
+    DOWNLOAD_ARRAY = 1
+    UPDATE_ARRAY = 2
+    SIG_ALGORITHM_KEY = 3
+
+
 class SidKey(IntEnum):
     """Attributes of a SID packet."""
 
@@ -91,6 +99,9 @@ SENDER_ONLY, RECEIVER_ONLY, SYMMETRIC = 1, 2, 3
 DEFAULT_LIFE_SECONDS = 28800
 
 SIGNATURE_RSA = 1
+
+# KEK_MANAGEMENT_ALGORITHM: the new KEK of a rekey comes in arrays of a key tree (RFC 6407 5.3.1).
+MANAGEMENT_LKH = 1
 
 # Encryption of the KEK: number, and octets of IV.
 KEK_ALGORITHMS = {Encryption.TRIPLE_DES: 2, Encryption.AES_CBC: 3}

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from labctl.configuration import AccessListEntry, Action, Encryption, Hash, TransformSet
+from labctl.gdoi.key_path import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ class GroupKeys:
     receive_only: bool = False
     # When sending under a TEK begins, for those that came with an activation delay while others were there.
     activations: Mapping[int, float] = field(default_factory=dict)
+    # Its part of the group's key tree, where it was given one.
+    path: KeyPath | None = None
 
     def succeeding(self, old: GroupKeys | None, now: float, *, rekey: bool = True) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.

@@ -22,6 +22,8 @@ class RekeysUnderWay:
     def __init__(self, members: dict[IPv4Address, Member], timing: Timing) -> None:
         self.rekeys: list[Rekey] = []
         self.begun = 0
+        # Who was forgotten, for as long as the group has not taken note.
+        self.forgotten: set[IPv4Address] = set()
         self._members = members
         self._timing = timing
 
@@ -35,19 +37,22 @@ class RekeysUnderWay:
     ) -> Rekey:
         """Begin a rekey to all members. `datagram` gives its octets: with our private code points, or without."""
         members = dict(self._members)
-        if under.address is not None:
-            everybody = all(member.private for member in members.values())
-            started = Rekey(under, lambda _: datagram(everybody), (under.address,), policy, self._timing, now)
-        else:
+        everybody = all(member.private for member in members.values())
 
-            def datagram_for(receiver: IPv4Address) -> bytes:
-                known = self._members.get(receiver) or members.get(receiver)
-                return datagram(known is not None and known.private)
+        def datagram_for(receiver: IPv4Address) -> bytes:
+            known = self._members.get(receiver) or members.get(receiver)
+            return datagram(everybody if under.address is not None else known is not None and known.private)
 
-            started = Rekey(under, datagram_for, members, policy, self._timing, now)
-        # A later rekey under the same KEK says all that the one before said.
-        for earlier in [item for item in self.rekeys if item.kek.spi == under.spi]:
-            self._close(earlier)
+        return self.launch_to_each(under, datagram_for, policy, now)
+
+    def launch_to_each(
+        self, under: KeyEncryptionKey, datagram_for: Callable[[IPv4Address], bytes], policy: RekeyPolicy, now: float
+    ) -> Rekey:
+        """Begin a rekey to all members, not the same for all: `datagram_for` a member, or for the multicast group."""
+        receivers = self._members if under.address is None else (under.address,)
+        started = Rekey(under, datagram_for, receivers, policy, self._timing, now)
+        # A later rekey under the same KEK says all that the one before said, whose time to be missed never came.
+        self.rekeys = [item for item in self.rekeys if item.kek.spi != under.spi]
         self.rekeys.append(started)
         self.begun += 1
         started.number = self.begun
@@ -71,6 +76,7 @@ class RekeysUnderWay:
     def forget(self, member: Member) -> None:
         """A member is one no more: nobody waits for it."""
         del self._members[member.address]
+        self.forgotten.add(member.address)
         for rekey in self.rekeys:
             rekey.discard(member.address)
 

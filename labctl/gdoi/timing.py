@@ -42,6 +42,12 @@ class Timing:
     # A replaced KEK opens rekeys this long; members whose keys were wiped come back at random within `wiped`.
     kek_grace: float = 30.0
     wiped: float = 5.0
+    # A member of a key tree that hears of a KEK which it was not given waits so long for it, plus a random part of the
+    # spread, then registers; and does so for such a reason at most once in the pause. Not in the reference: the wait
+    # has room for two copies of a rekey, and leaves half of the shortest life that a triggered rekey leaves a TEK.
+    strange_kek: float = 25.0
+    strange_kek_spread: float = 10.0
+    strange_kek_pause: float = 300.0
     # After every key server has failed: the first pause, doubled each round up to the longest.
     pause: float = 5.0
     longest_pause: float = 60.0

@@ -14,7 +14,6 @@ from labctl.configuration import Encryption
 from labctl.gdoi import numbers
 from labctl.gdoi.payloads.lkh_key import LkhKey
 from labctl.gdoi.payloads.lkh_update import LkhUpdateArray
-from labctl.gdoi.policy import KeyEncryptionKey
 from labctl.isakmp.errors import MalformedMessage
 
 # Nodes are numbered as in a heap: the children of node n are 2n and 2n + 1 (reference 5, choice).
@@ -46,9 +45,10 @@ class TreeKey:
     key: bytes = field(repr=False)
 
     @classmethod
-    def of_root(cls, kek: KeyEncryptionKey) -> TreeKey:
-        """The group's KEK as the root of its tree. Its SPI is random, so a part of it serves as handle."""
-        return cls(ROOT, int.from_bytes(kek.spi[:HANDLE_OCTETS], "big"), kek.encryption, kek.iv, kek.key)
+    def of_root(cls, spi: bytes, encryption: Encryption, octets: bytes) -> TreeKey:
+        """The group's KEK, IV | key, as the root of its tree. Its SPI is random, so a part of it serves as handle."""
+        handle, size = int.from_bytes(spi[:HANDLE_OCTETS], "big"), iv_octets(encryption)
+        return cls(ROOT, handle, encryption, octets[:size], octets[size:])
 
     @property
     def octets(self) -> bytes:

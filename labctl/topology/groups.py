@@ -48,6 +48,7 @@ _TRANSPORTS_WITH = {
     "address": ("multicast",),
     "retransmit": ("multicast", "unicast"),
     "acknowledgement": ("unicast",),
+    "key_tree": ("multicast", "unicast"),
 }
 
 
@@ -306,10 +307,17 @@ class _GroupReader:
             retransmit_interval=raw.retransmit.interval,
             retransmit_count=raw.retransmit.number,
             acknowledgement=Acknowledgement(raw.acknowledgement),
+            key_tree=raw.key_tree,
         )
         cipher = self._encryption(raw.encryption, ("groups", self._name, "rekey", "encryption"))
         if cipher is None:
             return policy
+        if raw.key_tree and cipher == (Encryption.AES_CBC, 192):
+            self._problems.add(
+                self._shaped.at("groups", self._name, "rekey", "encryption"),
+                "in a key tree one key encrypts another, and 'aes 192' with its IV is no whole number of blocks",
+                "'aes 128', 'aes 256' or '3des'",
+            )
         return replace(policy, encryption=cipher[0], key_bits=cipher[1])
 
     def _rekey_address(self) -> IPv4Address:
@@ -334,8 +342,8 @@ class _GroupReader:
     def _check_rekey(self) -> None:
         """What says how rekeys are sent needs a transport that has it."""
         raw = self._raw.rekey
-        for key in sorted(raw.model_fields_set):
-            transports = _TRANSPORTS_WITH.get(key)
+        for field in sorted(raw.model_fields_set):
+            transports, key = _TRANSPORTS_WITH.get(field), field.replace("_", "-")
             if transports is None or raw.transport in transports:
                 continue
             what = "sends no rekeys" if raw.transport == "none" else f"sends {raw.transport} rekeys"

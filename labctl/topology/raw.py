@@ -122,6 +122,11 @@ class RawRekey(_Shape):
     hash: Literal["sha", "sha256", "sha384", "sha512"] = Field(
         default="sha256", description="Hash of a rekey's signature."
     )
+    key_tree: bool = Field(
+        default=False,
+        description="Keep a key tree (LKH, RFC 6407 5.6.3), so that a member can be evicted without the others "
+        "registering again.",
+    )
 
 
 class RawDelays(_Shape):

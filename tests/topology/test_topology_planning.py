@@ -344,6 +344,12 @@ def test_rekeys_and_delays_reach_the_key_server(planned: Planned) -> None:
     assert (group.activation_delay, group.deactivation_delay, group.receive_only) == (10, 100, False)
 
 
+def test_a_key_tree_is_off_unless_asked_for(planned: Planned) -> None:
+    for name, wanted in (("rekey-unicast", False), ("rekey-multicast", False), ("key-tree", True)):
+        (group,) = planned((TOPOLOGIES / f"{name}.yml").read_text()).node("ks1").configuration.key_server_groups
+        assert group.rekey.key_tree is wanted
+
+
 def test_a_receive_only_group_is_expected_to_talk_in_clear(planned: Planned) -> None:
     made = planned((TOPOLOGIES / "rekey-unicast.yml").read_text() + "    receive-only: true\n")
     assert {check.kind for check in made.checks} == {CheckKind.REACHABLE, CheckKind.REGISTERED}

@@ -2,6 +2,8 @@
 
 from labctl.gdoi.payloads.group_associated_policy import GroupAssociatedPolicy
 from labctl.gdoi.payloads.key_download import KeyDownload, KeyPacket
+from labctl.gdoi.payloads.lkh_download import LkhDownloadArray
+from labctl.gdoi.payloads.lkh_update import LkhUpdateArray
 from labctl.gdoi.payloads.sa import GdoiSa
 from labctl.gdoi.payloads.sa_kek import SaKek
 from labctl.gdoi.payloads.sa_tek import SaTek, Selector
@@ -23,6 +25,8 @@ __all__ = [
     "GroupAssociatedPolicy",
     "KeyDownload",
     "KeyPacket",
+    "LkhDownloadArray",
+    "LkhUpdateArray",
     "SaKek",
     "SaTek",
     "Selector",

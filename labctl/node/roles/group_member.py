@@ -109,6 +109,8 @@ class GroupMemberRole:
                 "rekeys_acknowledged": rekeys.acknowledged,
                 "rekeys_rejected": rekeys.rejected + rekeys.replayed,
                 "last_sequence": rekeys.last_sequence,
+                # Of a key tree, beside the KEK.
+                "tree_keys": None if keys is None or keys.path is None else len(keys.path.keys),
             }
         ]
 

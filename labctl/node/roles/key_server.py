@@ -100,6 +100,9 @@ class KeyServerRole:
                 "rekeys_sent": group.rekeys_sent,
                 "waiting_for": group.waiting,
                 "sequence": group.sequence,
+                "key_tree": None
+                if group.tree_leaves is None
+                else {"leaves": group.tree_leaves, "depth": group.tree_depth},
                 "acknowledged": {str(member.address): member.acknowledged for member in group.members},
                 "missed": {str(member.address): member.missed for member in group.members},
             }
