@@ -117,6 +117,29 @@ def allow(node: str, member: str, group: str | None, lab: str | None) -> ExitSta
     return _order("allow", node, group, lab, member=member)
 
 
+@command.command("receive-only")
+@_node
+@click.argument("switch", type=click.Choice(["on", "off"]))
+@_group
+@lab_option
+def receive_only(node: str, switch: str, group: str | None, lab: str | None) -> ExitStatus:
+    """Key server NODE has members send in clear, and decrypt ('sa receive-only'), from the next rekey on."""
+    return _order("receive-only", node, group, lab, on=switch == "on")
+
+
+@command.command("direction")
+@_node
+@click.argument("direction", type=click.Choice(["both", "inbound-optional", "inbound-only"]))
+@_group
+@lab_option
+def direction(node: str, direction: str, group: str | None, lab: str | None) -> ExitStatus:
+    """Group member NODE turns its SAs for a while ('crypto gdoi gm group G ipsec direction').
+
+    It counts until the member registers again, or its key server turns receive-only on or off.
+    """
+    return _order("direction", node, group, lab, direction=direction.replace("-", " "))
+
+
 @command.command("clear")
 @_node
 @_group

@@ -6,6 +6,7 @@ agent can import it in a few milliseconds. Times are seconds, keys are octets, a
 """
 
 from labctl.configuration.codec import ConfigurationError, from_json, to_json
+from labctl.configuration.live import changes_live
 from labctl.configuration.node import (
     Acknowledgement,
     CertificateIdentity,
@@ -23,6 +24,7 @@ from labctl.configuration.node import (
     RekeyTransport,
     Route,
     RsaKeyPair,
+    SaDirection,
     Trustpoint,
 )
 from labctl.configuration.policy import (
@@ -63,8 +65,10 @@ __all__ = [
     "RekeyTransport",
     "Route",
     "RsaKeyPair",
+    "SaDirection",
     "TransformSet",
     "Trustpoint",
+    "changes_live",
     "from_json",
     "to_json",
 ]

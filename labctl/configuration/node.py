@@ -200,6 +200,18 @@ class KeyServerGroup:
     receive_only: bool = False
 
 
+class SaDirection(Enum):
+    """What a member's SAs are for (`IPSec SA Direction`, reference/cisco-getvpn.md 2.7).
+
+    BOTH sends encrypted and drops clear packets that should have come encrypted; INBOUND_OPTIONAL (passive) sends
+    encrypted and takes either; INBOUND_ONLY (receive-only) sends in clear and takes either.
+    """
+
+    BOTH = "both"
+    INBOUND_OPTIONAL = "inbound optional"
+    INBOUND_ONLY = "inbound only"
+
+
 @dataclass(frozen=True, slots=True)
 class GroupMembership:
     """`crypto gdoi group NAME` and the crypto map on a member. `key_servers` is the ordered list to try.
@@ -207,8 +219,9 @@ class GroupMembership:
     `local_policy` is the crypto map's own access list, which holds deny entries alone and comes before the key
     server's. `fail_close` is the access list of the fail-close map: until the first registration only what it denies
     passes, in clear; None is fail-open. With `fail_close_revert` the same holds again once keys are lost. `passive`
-    sends encrypted and takes clear packets too. `recovery_check` registers again upon packets that cannot be
-    decrypted, at most once in that many seconds (reference/cisco-getvpn.md 2.7, 2.8).
+    sends encrypted and takes clear packets too, whatever the key server says of receive-only. `recovery_check`
+    registers again upon packets that cannot be decrypted, at most once in that many seconds
+    (reference/cisco-getvpn.md 2.7, 2.8).
     """
 
     name: str

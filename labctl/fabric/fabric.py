@@ -93,6 +93,16 @@ class Fabric:
         states = self._states(wanted)
         return {"ready": all(state["state"] == "ready" for state in states.values()), "nodes": states}
 
+    async def configure(self, plan: Plan, names: Sequence[str]) -> dict[str, list[str]]:
+        """Give running nodes their configuration of `plan`; the groups of each that have to be rekeyed then."""
+        known = {node.name: node for node in plan.nodes}
+        groups = {}
+        async with self._building:
+            self.plan = plan
+            for name in names:
+                groups[name] = await self.member(name).configure(known[name])
+        return groups
+
     async def remove(self, names: Sequence[str]) -> None:
         """End nodes. Their neighbours keep their interfaces; a name that is not there is done already."""
         async with self._building:

@@ -71,6 +71,12 @@ class Member:
         self.enter("booting")
         await connection.call("boot", configuration=to_json(self.planned.configuration))
 
+    async def configure(self, planned: PlannedNode) -> list[str]:
+        """Another configuration for the running agent; groups that have to be rekeyed. Raises DoorError."""
+        result = await self.agent().call("configure", configuration=to_json(planned.configuration))
+        self.planned = planned
+        return [str(name) for name in result["groups"]]
+
     def agent(self) -> Connection:
         """The agent's connection. Raises DoorError where there is none."""
         if self.connection is None or self.connection.is_closed:

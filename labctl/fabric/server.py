@@ -32,6 +32,7 @@ class DoorServer:
         self._server: asyncio.Server | None = None
         self._ops: dict[str, Callable[[Call], Awaitable[Result]]] = {
             "build": self._build,
+            "configure": self._configure,
             "wait": self._wait,
             "remove": self._remove,
             "status": self._status,
@@ -91,6 +92,10 @@ class DoorServer:
         if not isinstance(pids, dict) or not all(isinstance(pid, int) for pid in pids.values()):
             raise DoorError("bad-request", "build: pids is a mapping from node to pid")
         return await self._fabric.build(plan, _names(call), pids, _reporter(call))
+
+    async def _configure(self, call: Call) -> Result:
+        plan = from_json(Plan, call.args["plan"])
+        return {"groups": await self._fabric.configure(plan, _names(call) or [])}
 
     async def _wait(self, call: Call) -> Result:
         seconds = call.args.get("timeout")

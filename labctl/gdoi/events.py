@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from labctl.configuration import SaDirection
 from labctl.gdoi.policy import GroupKeys
 
 
@@ -25,6 +26,7 @@ class PolicyInstalled:
     group: str
     keys: GroupKeys
     sending: tuple[int | None, ...]
+    direction: SaDirection = SaDirection.BOTH
 
 
 @dataclass(frozen=True, slots=True)

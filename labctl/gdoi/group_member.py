@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
-from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey
+from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey, SaDirection
 from labctl.gdoi import encoding
 from labctl.gdoi.decoding import Policy, combine, read_policy
 from labctl.gdoi.early_rekeys import EarlyRekeys
@@ -34,6 +34,7 @@ from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, appl
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.push import Push, ReplayedRekey, open_push
+from labctl.gdoi.spi import may_be_of
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
@@ -47,6 +48,9 @@ from labctl.isakmp.timers import Timers
 
 NONCE_OCTETS = 32
 MAX_EVENTS = 10_000
+
+# SPIs that were told us, which are remembered beyond their keys.
+MAX_KNOWN_SPIS = 256
 
 # The log says at most this often that rekeys are bad.
 COMPLAINT_SECONDS = 1.0
@@ -137,12 +141,17 @@ class GroupMember:
         self._pull: _Pull | None = None
         self.rekeys = RekeyCounts()
         self._sending: tuple[int | None, ...] = ()
+        # What an order made of the direction, until the key server says something new; and what was told last.
+        self._ordered: SaDirection | None = None
+        self._told_direction = SaDirection.BOTH
         # A replaced KEK, and until when rekeys under it are still taken.
         self._replaced_kek: tuple[KeyEncryptionKey, float] | None = None
         self._rekey_address: IPv4Address | None = None
         self._early = EarlyRekeys()
         self._complained_at = float("-inf")
         self._recovered_at = float("-inf")
+        # Others may send under a key for a moment after it is taken from us.
+        self._known_spis: deque[int] = deque(maxlen=MAX_KNOWN_SPIS)
         self._timers: Timers[_Timer] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._isakmp = IsakmpEndpoint(
@@ -231,6 +240,22 @@ class GroupMember:
         self._index = self._rounds = 0
         self._attempt(now)
 
+    def turn(self, direction: SaDirection, now: float) -> None:
+        """`crypto gdoi gm group G ipsec direction ...`: counts until the key server turns receive-only on or off, or
+        gives keys at a registration. Nothing to do without keys."""
+        if self.keys is None:
+            return
+        self._ordered = direction
+        self._refresh_keys(now)
+
+    def reconfigure(self, membership: GroupMembership, now: float) -> None:
+        """Another configuration of the same membership, from now on; what it asks of a registration, from the next."""
+        turned = membership.passive != self.membership.passive
+        self.membership = membership
+        if turned:
+            self._ordered = None
+            self._refresh_keys(now)
+
     def data_plane_error(self, kind: str, now: float) -> None:
         """A packet could not be decrypted (an SPI nobody told us, a replay): `client recovery-check` asks elsewhere."""
         interval = self.membership.recovery_check
@@ -243,6 +268,14 @@ class GroupMember:
         text = f"GM recovery: {kind} in group {self.membership.name}. Register to KS {servers[self._index]}."
         self._log("GDOI", 4, "GM_RECOVERY_REGISTRATION", text)
         self._attempt(now)
+
+    def unknown_spi(self, spi: int, now: float) -> None:
+        """ESP came under an SPI that we have no key for.
+
+        Only one of this group, that we never had, says that others have keys which we lack (cisco-getvpn.md 2.8).
+        """
+        if may_be_of(self.membership.identity, spi) and spi not in self._known_spis:
+            self.data_plane_error(f"a packet with the unknown SPI 0x{spi:08X}", now)
 
     def _abandon_registration(self, now: float) -> None:
         self._timers.cancel(_Timer.RESUME)
@@ -257,6 +290,7 @@ class GroupMember:
         had, self.keys = self.keys, None
         self._replaced_kek = None
         self._sending = ()
+        self._ordered, self._told_direction = None, SaDirection.BOTH
         self.next_registration = None
         self._follow_rekeys(None)
         if had is not None:
@@ -280,6 +314,16 @@ class GroupMember:
             self._log("GDOI", 5, "GM_REKEY_NOT_RECD", text)
 
     # What the agent asks.
+
+    @property
+    def direction(self) -> SaDirection:
+        """What the SAs are for: as ordered, as configured on this member, or as the key server says."""
+        if self._ordered is not None:
+            return self._ordered
+        if self.membership.passive:
+            return SaDirection.INBOUND_OPTIONAL
+        receive_only = self.keys is not None and self.keys.receive_only
+        return SaDirection.INBOUND_ONLY if receive_only else SaDirection.BOTH
 
     @property
     def registered(self) -> bool:
@@ -398,6 +442,7 @@ class GroupMember:
         self._replaced_kek = None
         if keys.kek is not None:
             self._early.registered(keys.kek.spi)
+        self._ordered = None
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
@@ -421,7 +466,8 @@ class GroupMember:
         if kek is not None and (old_kek is None or kek.spi != old_kek.spi):
             self._log("GDOI", 5, "SA_KEK_UPDATED", "SA KEK was updated")
             self._events.append(RekeyKeyLog(kek.spi, kek.iv, kek.key))
-        if keys.teks.keys() - (set() if before is None else before.teks.keys()):
+        if fresh := keys.teks.keys() - (set() if before is None else before.teks.keys()):
+            self._known_spis.extend(fresh)
             self._log("GDOI", 5, "SA_TEK_UPDATED", "SA TEK was updated")
         if old_kek is not None and kek is not None and (old_kek.address is None) != (kek.address is None):
             mnemonic, transport = (
@@ -430,9 +476,7 @@ class GroupMember:
             text = f"Group {self.membership.name} transitioned to {transport} rekey."
             self._log("GDOI", 5, mnemonic, text)
         if before is not None and before.receive_only != keys.receive_only:
-            mnemonic = "GM_SA_INGRESS" if keys.receive_only else "GM_CONV_SA_DUPLEX"
-            direction = "receive-only" if keys.receive_only else "both directions"
-            self._log("GDOI", 5, mnemonic, f"SAs of group {self.membership.name} are for {direction} from now on.")
+            self._ordered = None
         self._follow_rekeys(kek)
 
     def _follow_rekeys(self, kek: KeyEncryptionKey | None) -> None:
@@ -466,15 +510,17 @@ class GroupMember:
         changed = alive is not keys
         lost = changed and not alive.teks
         self.keys = keys = alive
+        direction = self.direction
         sending = tuple(
             rule.sending(keys.teks, now, self._margin(rule.spis), keys.activations)
-            if rule.entry.action is Action.PERMIT and not keys.receive_only
+            if rule.entry.action is Action.PERMIT and direction is not SaDirection.INBOUND_ONLY
             else None
             for rule in keys.rules
         )
-        if changed or sending != self._sending or not self._sending:
+        if changed or sending != self._sending or not self._sending or direction is not self._told_direction:
+            self._tell_direction(direction)
             self._sending = sending
-            self._events.append(PolicyInstalled(self.membership.name, keys, sending))
+            self._events.append(PolicyInstalled(self.membership.name, keys, sending, direction))
             self._events.append(StateChanged(self.membership.name))
         if lost:
             self._events.append(KeysLost(self.membership.name, policy=True))
@@ -485,6 +531,14 @@ class GroupMember:
         moments += keys.activations.values()
         if later := [moment for moment in moments if moment > now]:
             self._timers.set(_Timer.KEYS, min(later))
+
+    def _tell_direction(self, direction: SaDirection) -> None:
+        if direction is self._told_direction:
+            return
+        self._told_direction = direction
+        mnemonic = "GM_SA_INGRESS" if direction is SaDirection.INBOUND_ONLY else "GM_CONV_SA_DUPLEX"
+        text = f"IPSec SA direction of group {self.membership.name} is {direction.value} from now on."
+        self._log("GDOI", 5, mnemonic, text)
 
     def _margin(self, spis: tuple[int, ...]) -> float:
         keys = known(self.keys)

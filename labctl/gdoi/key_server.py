@@ -79,6 +79,8 @@ class GroupStatus:
     # Members in the key tree, and its levels; None where the group has none.
     tree_leaves: int | None = None
     tree_depth: int | None = None
+    # As configured: members follow with the next rekey.
+    receive_only: bool = False
 
 
 def _transport(group: Group) -> str | None:
@@ -171,6 +173,7 @@ class KeyServer:
                 sum(len(rekey.waiting) for rekey in group.rekeys if rekey.acknowledgement is not None),
                 None if group.tree is None else len(group.tree),
                 None if group.tree is None else group.tree.depth,
+                group.configuration.receive_only,
             )
             for group in self._groups.values()
         )
@@ -220,12 +223,22 @@ class KeyServer:
 
     def reconfigure(self, configuration: KeyServerGroup) -> None:
         """Another policy for the group of that name, from its next rekey on. Raises LocalError."""
-        if self.group(configuration.name).reconfigure(configuration):
+        group = self.group(configuration.name)
+        was = group.configuration
+        if group.reconfigure(configuration):
             text = (
                 f"GDOI group {configuration.name} policy has changed. Use 'crypto gdoi ks rekey' to send a rekey, "
                 "or the changes will be send in the next scheduled rekey"
             )
             self._log("GDOI", 5, "POLICY_CHANGE", text)
+        if was.receive_only != configuration.receive_only:
+            mnemonic, which = (
+                ("KS_CONV_SAS_INGRESS", "inbound only")
+                if configuration.receive_only
+                else ("KS_CONV_SAS_DUPLEX", "both")
+            )
+            text = f"IPSec SA direction of group {configuration.name} is {which} from the next rekey on."
+            self._log("GDOI", 5, mnemonic, text)
 
     def set_signing_key(self, group: str, key: crypto.RsaPrivateKey | None) -> None:
         """Sign rekeys with another key, from the next rekey on: it is signed with the old one and brings the new.

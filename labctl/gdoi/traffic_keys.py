@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from labctl.configuration import AccessListEntry, Action, KeyServerGroup, TransformSet
 from labctl.gdoi import encoding, numbers
 from labctl.gdoi.payloads import KeyPacket, SaTek
-from labctl.gdoi.payloads.sa_tek import SMALLEST_SPI
 from labctl.gdoi.policy import TrafficEncryptionKey
+from labctl.gdoi.spi import new_spi
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.header import Doi
 from labctl.isakmp.main_mode import RandomSource
@@ -85,20 +85,20 @@ class TrafficKeys:
     def make(self, configuration: KeyServerGroup, now: float) -> None:
         """Make a generation for the policy."""
         permits = [entry for entry in configuration.policy if entry.action is Action.PERMIT]
+        used = {spi for generation in self.generations for spi in generation.teks}
+        first = self._new_tek(configuration, used, now)
+        entries = dict.fromkeys(permits, first)
         if configuration.transform.uses_counter_mode:
-            entries = {entry: self._new_tek(configuration, now) for entry in permits}
-        else:
-            entries = dict.fromkeys(permits, self._new_tek(configuration, now))
+            for entry in permits[1:]:
+                used.update(tek.spi for tek in entries.values())
+                entries[entry] = self._new_tek(configuration, used, now)
         teks = {tek.spi: tek for tek in entries.values()}
         self.generations.append(Generation(teks, {entry: tek.spi for entry, tek in entries.items()}))
 
-    def _new_tek(self, configuration: KeyServerGroup, now: float) -> TrafficEncryptionKey:
+    def _new_tek(self, configuration: KeyServerGroup, used: set[int], now: float) -> TrafficEncryptionKey:
         transform: TransformSet = configuration.transform
-        used = {spi for generation in self.generations for spi in generation.teks}
-        while (spi := int.from_bytes(self._random(4), "big")) < SMALLEST_SPI or spi in used:
-            pass
         return TrafficEncryptionKey(
-            spi,
+            new_spi(configuration.identity, used, self._random),
             transform,
             self._random(numbers.encryption_key_octets(transform)),
             self._random(numbers.INTEGRITY_OCTETS[transform.integrity]),

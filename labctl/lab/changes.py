@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labctl.configuration import changes_live
 from labctl.topology.plan import Plan, PlannedLink
 
 
@@ -11,12 +12,15 @@ from labctl.topology.plan import Plan, PlannedLink
 class Changes:
     """Names of nodes and links, in the new plan's order; `replaced` are nodes whose configuration or wires differ.
 
+    `reconfigured` are those whose configuration differs in what a running node can take.
+
     `needs_whole_lab` says why the nodes cannot be changed one by one; empty if they can.
     """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+    reconfigured: tuple[str, ...] = ()
     links_added: tuple[str, ...] = ()
     links_removed: tuple[str, ...] = ()
     needs_whole_lab: str = ""
@@ -25,15 +29,15 @@ class Changes:
     @property
     def nothing(self) -> bool:
         """True if the lab is as the topology says; new checks touch nothing that runs."""
-        return not (self.added or self.removed or self.replaced or self.links_added or self.links_removed) and not (
-            self.needs_whole_lab
-        )
+        nodes = self.added or self.removed or self.replaced or self.reconfigured
+        return not (nodes or self.links_added or self.links_removed or self.needs_whole_lab)
 
     def lines(self) -> list[str]:
         """For people, one change a line."""
         said = [f"+ node {name}" for name in self.added]
         said += [f"- node {name}" for name in self.removed]
         said += [f"~ node {name} (replaced)" for name in self.replaced]
+        said += [f"~ node {name} (as it runs)" for name in self.reconfigured]
         said += [f"+ link {name}" for name in self.links_added]
         said += [f"- link {name}" for name in self.links_removed]
         if self.needs_whole_lab:
@@ -50,15 +54,21 @@ def compare(standing: Plan, wanted: Plan, runtime: str) -> Changes:
     links_removed = tuple(name for name, link in old_links.items() if new_links.get(name) != link)
     links_added = tuple(name for name, link in new_links.items() if old_links.get(name) != link)
     rewired = _ends([old_links[name] for name in links_removed] + [new_links[name] for name in links_added])
-    replaced = tuple(
+    changed = [
         name
         for name, node in new_nodes.items()
         if name in old_nodes and (node.digest != old_nodes[name].digest or name in rewired)
-    )
+    ]
+    live = {
+        name
+        for name in changed
+        if name not in rewired and changes_live(old_nodes[name].configuration, new_nodes[name].configuration)
+    }
     return Changes(
         added=tuple(name for name in new_nodes if name not in old_nodes),
         removed=tuple(name for name in old_nodes if name not in new_nodes),
-        replaced=replaced,
+        replaced=tuple(name for name in changed if name not in live),
+        reconfigured=tuple(name for name in changed if name in live),
         links_added=links_added,
         links_removed=links_removed,
         needs_whole_lab=_whole(standing, wanted, runtime),

@@ -24,6 +24,7 @@ from labctl.lab.errors import BadRequest, LabError, NotReady, TopologyChanged
 from labctl.lab.find import state_of
 from labctl.lab.journal import BEGIN, UP, Journal
 from labctl.lab.keylog import collect
+from labctl.lab.live import reconfigure
 from labctl.lab.lock import LabLock
 from labctl.lab.progress import NodeChanged, Note, Progress, Timing
 from labctl.lab.runtimes import choose, runtime_named
@@ -180,6 +181,10 @@ async def _converge(
             await connection.call("remove", nodes=[*leaving, *fallen])
             await runtime.remove(directory, [*leaving, *fallen])
     _keep(directory, plan, request)
+    live = [name for name in changes.reconfigured if name not in starting]
+    if live:
+        with timing.phase("configure"):
+            await reconfigure(connection, plan, live, progress)
     if starting:
         await _build(connection, runtime, directory, plan, starting, timing, progress)
     ready = await _wait(connection, wanted, request.timeout, timing, progress)

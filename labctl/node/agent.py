@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from labctl.configuration import ConfigurationError, NodeConfiguration, NodeKind, from_json
+from labctl.configuration import ConfigurationError, NodeConfiguration, NodeKind, changes_live, from_json
 from labctl.door import Call, Connection, DoorClosed, DoorError
 from labctl.node.capture import capture
 from labctl.node.children import Children
@@ -59,6 +59,7 @@ class Agent:
         self._since = time.time()
         self._operations: dict[str, Operation] = {
             "boot": self._boot,
+            "configure": self._configure,
             "status": self._status,
             "exec": lambda call: execute(call, self.children),
             "capture": lambda call: capture(call, self._configuration),
@@ -118,12 +119,7 @@ class Agent:
             await connection.close()
 
     async def _boot(self, call: Call) -> dict[str, Any]:
-        try:
-            configuration = from_json(NodeConfiguration, call.args.get("configuration"))
-        except ConfigurationError as error:
-            raise DoorError("bad-configuration", f"the node's configuration does not fit: {error}") from None
-        if not configuration.clock_scale > 0:
-            raise DoorError("bad-configuration", "the node's configuration does not fit: $.clock_scale: not above 0")
+        configuration = _configuration_of(call)
         if self._configuration is not None:
             if configuration == self._configuration:
                 return {}  # a fabric that came back
@@ -131,6 +127,21 @@ class Agent:
         self._configuration = configuration
         await self._start_roles(configuration)
         return {}
+
+    async def _configure(self, call: Call) -> dict[str, Any]:
+        """Another configuration while the node runs, as far as it can take one (configuration/live.py)."""
+        configuration = _configuration_of(call)
+        if self._configuration is None or not changes_live(self._configuration, configuration):
+            raise DoorError(
+                "needs-boot", "this configuration counts from a node's start on", "remove it, start it anew"
+            )
+        try:
+            groups = [] if self._roles is None else self._roles.reconfigure(configuration)
+        except ValueError as error:
+            raise DoorError("bad-configuration", str(error)) from None
+        self._configuration = configuration
+        self._changed()
+        return {"groups": groups}
 
     async def _start_roles(self, configuration: NodeConfiguration) -> None:
         self._changed()
@@ -245,6 +256,17 @@ class Agent:
         # Whoever waits for it runs after this answer has been written.
         self.stopped.set()
         return {}
+
+
+def _configuration_of(call: Call) -> NodeConfiguration:
+    """The argument `configuration`. Raises DoorError."""
+    try:
+        configuration = from_json(NodeConfiguration, call.args.get("configuration"))
+    except ConfigurationError as error:
+        raise DoorError("bad-configuration", f"the node's configuration does not fit: {error}") from None
+    if not configuration.clock_scale > 0:
+        raise DoorError("bad-configuration", "the node's configuration does not fit: $.clock_scale: not above 0")
+    return configuration
 
 
 def preload() -> None:

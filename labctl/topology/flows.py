@@ -54,7 +54,8 @@ class Flows:
         for group in groups:
             for member in group.members:
                 options = group.options.get(member, MemberOptions())
-                self._policies.setdefault(member, []).extend([*options.local_policy, *_in_force(group)])
+                policy = _in_force(group, passive=options.passive)
+                self._policies.setdefault(member, []).extend([*options.local_policy, *policy])
                 if options.passive:
                     self._passive.add(member)
 
@@ -86,8 +87,11 @@ class Flows:
         assert source_address is not None
         back = self._routing.path(destination, source_address.ip)
         fate = self._fate(there, source_address.ip, self.addresses[destination])
-        if back is None or self._fate(back, self.addresses[destination], source_address.ip) is Fate.DROPPED:
+        answer = Fate.DROPPED if back is None else self._fate(back, self.addresses[destination], source_address.ip)
+        if Fate.DROPPED in (fate, answer):
             fate = Fate.DROPPED
+        elif fate is not answer:
+            fate = Fate.CLEAR  # encrypted one way alone: who listens sees what is said
         links: list[str] = []
         for hop in there:
             if self._routing.faces_provider(hop.segment):
@@ -130,9 +134,9 @@ class Flows:
         return False
 
 
-def _in_force(group: Group) -> Sequence[AccessListEntry]:
-    """Members of a receive-only group send in clear what its entries permit, and take it so."""
-    if not group.receive_only:
+def _in_force(group: Group, *, passive: bool) -> Sequence[AccessListEntry]:
+    """Members of a receive-only group send in clear what its entries permit, and take it so; passive ones encrypt."""
+    if not group.receive_only or passive:
         return group.policy
     return [replace(entry, action=Action.DENY) for entry in group.policy]
 

@@ -7,7 +7,15 @@ from ipaddress import IPv4Address
 
 from gdoi_parties import KS1, World, group, group_member, key_server, member_address
 
-from labctl.configuration import Cipher, Integrity, KeyServerGroup, RekeyPolicy, RekeyTransport, TransformSet
+from labctl.configuration import (
+    Cipher,
+    Integrity,
+    KeyServerGroup,
+    RekeyPolicy,
+    RekeyTransport,
+    SaDirection,
+    TransformSet,
+)
 from labctl.gdoi import GroupMember, KeyServer
 from labctl.gdoi.events import KeysLost, RekeyAddress
 from labctl.isakmp.datagram import Datagram
@@ -61,6 +69,10 @@ class Rekeyed(World):
 
     def lost(self, address: IPv4Address) -> list[KeysLost]:
         return [event for event in self.events[address] if isinstance(event, KeysLost)]
+
+    def direction(self) -> SaDirection:
+        """Of the first member's SAs, as installed last."""
+        return self.installs(GM1)[-1].direction
 
     def same_keys(self) -> bool:
         held = [

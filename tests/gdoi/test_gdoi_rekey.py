@@ -12,6 +12,7 @@ from gdoi_rekeyed import CBC, GM1, GM2, GM3, LAB, MULTICAST, UNICAST, kind, lab,
 from labctl import crypto
 from labctl.configuration import (
     Acknowledgement,
+    SaDirection,
     TransformSet,
 )
 from labctl.gdoi.events import KeysLost
@@ -402,6 +403,45 @@ def test_receive_only_members_have_keys_and_send_under_none_until_it_is_turned_o
     world.server.rekey(LAB, 100)
     world.settle()
     assert world.installs(GM1)[-1].sending != (None,) and "GM_CONV_SA_DUPLEX" in world.logs(GM1)
+    assert world.logs(KS1)[-3:] == ["POLICY_CHANGE", "KS_CONV_SAS_DUPLEX", "KS_SEND_UNICAST_REKEY"]
+
+
+def test_a_passive_member_sends_encrypted_whatever_the_key_server_says() -> None:
+    world = lab(replace(unicast(), receive_only=True))
+    world.run(100)
+    member = world.members[0]
+    assert member.direction is SaDirection.INBOUND_ONLY and "GM_SA_INGRESS" in world.logs(GM1)
+    member.reconfigure(replace(member.membership, passive=True), 100)
+    world.settle()
+    turned = world.installs(GM1)[-1]
+    assert turned.direction is SaDirection.INBOUND_OPTIONAL and turned.sending != (None,)
+    member.reconfigure(replace(member.membership, passive=False), 100)
+    world.settle()
+    assert world.installs(GM1)[-1].direction is SaDirection.INBOUND_ONLY
+    assert member.attempts == 1, "none of it needs the key server"
+
+
+def test_an_ordered_direction_counts_until_the_key_server_says_something_new() -> None:
+    configuration = unicast()
+    world = lab(configuration)
+    world.members[0].turn(SaDirection.INBOUND_OPTIONAL, 0)
+    world.run(100)
+    member = world.members[0]
+    member.turn(SaDirection.INBOUND_ONLY, 100)
+    world.run(3300)
+    assert member.rekeys.received == 1 and world.direction() is SaDirection.INBOUND_ONLY
+    assert world.installs(GM1)[-1].sending == (None,)
+    world.server.reconfigure(replace(configuration, receive_only=True))
+    world.server.rekey(LAB, 3300)
+    world.run(3400)
+    world.server.reconfigure(configuration)
+    world.server.rekey(LAB, 3400)
+    world.settle()
+    assert world.direction() is SaDirection.BOTH and world.installs(GM1)[-1].sending != (None,)
+    member.turn(SaDirection.INBOUND_ONLY, 3400)
+    member.reregister(3400)
+    world.run(3500)
+    assert world.direction() is SaDirection.BOTH
 
 
 def test_clearing_a_member_forgets_everything_and_registers_at_once() -> None:
@@ -429,6 +469,33 @@ def test_recovery_check_registers_again_and_not_too_often() -> None:
     member.data_plane_error("unknown SPI", 401.0)
     world.settle()
     assert member.successes == 3
+
+
+def test_only_an_spi_of_the_group_that_was_never_told_says_that_keys_are_missing() -> None:
+    world = lab(members=1)
+    member = world.members[0]
+    world.run(100)
+    member.reconfigure(replace(member.membership, recovery_check=60), 100)
+    assert member.keys is not None
+    (spi,) = member.keys.teks
+    world.server.rekey(LAB, 100, replace_now=True)
+    world.settle()
+    assert spi not in member.keys.teks
+    # A key that was taken away, SPIs of other groups, and then one of this group.
+    for foreign in (spi, spi ^ 0x01000000, spi ^ 0xFF000000, 0):
+        member.unknown_spi(foreign, 200)
+    assert member.attempts == 1
+    for number in range(1, 1000):
+        member.unknown_spi(spi ^ number, 200)
+        world.settle()
+    assert member.successes == 2 and world.logs(GM1).count("GM_RECOVERY_REGISTRATION") == 1
+
+
+def test_every_key_server_of_a_group_marks_its_spis_alike() -> None:
+    one, other = lab(members=1), lab(members=1)
+    other.server.rekey(LAB, 0)
+    tops = {spi >> 24 for world in (one, other) for item in world.server.group(LAB).generations for spi in item.teks}
+    assert len(tops) == 1
 
 
 def test_ten_thousand_members_are_served_in_batches() -> None:

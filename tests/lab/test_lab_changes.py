@@ -7,7 +7,17 @@ from ipaddress import IPv4Address, IPv4Network
 
 from lab_plans import chain, make_link, make_node
 
-from labctl.configuration import NodeKind, Route
+from labctl.configuration import (
+    Cipher,
+    GroupIdentity,
+    GroupMembership,
+    KeyServerGroup,
+    NodeKind,
+    RekeyPolicy,
+    RekeyTransport,
+    Route,
+    TransformSet,
+)
 from labctl.lab.changes import compare
 from labctl.topology.checks import CheckKind, CheckSpec
 from labctl.topology.plan import Plan, PlannedNode
@@ -31,6 +41,37 @@ def test_a_node_with_another_configuration_is_replaced_alone() -> None:
     changes = compare(chain(), new, "namespaces")
     assert (changes.replaced, changes.added, changes.removed, changes.needs_whole_lab) == (("a",), (), (), "")
     assert changes.lines() == ["~ node a (replaced)"]
+
+
+def test_a_policy_of_a_key_server_is_changed_while_it_runs_and_its_identity_is_not() -> None:
+    member = GroupMembership("G", GroupIdentity(1), (IPv4Address("10.0.2.2"),), "eth0", IPv4Address("10.0.1.2"))
+    group = KeyServerGroup("G", GroupIdentity(1), IPv4Address("10.0.2.2"), (), TransformSet(Cipher.AES_GCM, 256))
+
+    def plan(group: KeyServerGroup = group, member: GroupMembership = member) -> Plan:
+        made = chain()
+        for name, change in (("a", {"memberships": (member,)}), ("c", {"key_server_groups": (group,)})):
+            node = made.node(name)
+            made = with_node(made, replace(node, configuration=replace(node.configuration, **change)))
+        return made
+
+    for live in (
+        plan(replace(group, receive_only=True, tek_lifetime=7200)),
+        plan(replace(group, rekey=RekeyPolicy(transport=RekeyTransport.UNICAST))),
+    ):
+        changes = compare(plan(), live, "namespaces")
+        assert (changes.reconfigured, changes.replaced, changes.nothing) == (("c",), (), False)
+        assert changes.lines() == ["~ node c (as it runs)"]
+    changes = compare(plan(), plan(member=replace(member, passive=True, recovery_check=60)), "namespaces")
+    assert (changes.reconfigured, changes.replaced) == (("a",), ())
+    for anew in (
+        plan(replace(group, sender_id_bits=16)),
+        plan(replace(group, identity=GroupIdentity(2))),
+        plan(replace(group, rekey=RekeyPolicy(key_label="OTHER"))),
+        plan(member=replace(member, fail_close=())),
+        plan(member=replace(member, key_servers=())),
+    ):
+        changes = compare(plan(), anew, "namespaces")
+        assert len(changes.replaced) == 1 and changes.reconfigured == ()
 
 
 def test_a_new_node_and_its_link_come_and_the_neighbour_is_rewired() -> None:

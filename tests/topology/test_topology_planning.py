@@ -354,3 +354,13 @@ def test_a_receive_only_group_is_expected_to_talk_in_clear(planned: Planned) -> 
     made = planned((TOPOLOGIES / "rekey-unicast.yml").read_text() + "    receive-only: true\n")
     assert {check.kind for check in made.checks} == {CheckKind.REACHABLE, CheckKind.REGISTERED}
     assert made.node("ks1").configuration.key_server_groups[0].receive_only
+
+
+def test_passive_members_of_a_receive_only_group_are_expected_to_encrypt_between_them(planned: Planned) -> None:
+    text = (TOPOLOGIES / "receive-only-migration.yml").read_text()
+    for name in ("ce1", "ce2"):
+        text = text.replace(f"      - {name}\n", f"      - {{node: {name}, passive: true}}\n")
+    checks = {check.kind: check for check in planned(text).checks}
+    shown = checks[CheckKind.NO_PLAIN_TEXT]
+    assert set(shown.sources) | set(shown.destinations) == {"h1", "h2"}, "h3 answers in clear"
+    assert checks[CheckKind.REACHABLE].name == "reachable: any"

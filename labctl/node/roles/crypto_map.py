@@ -26,7 +26,7 @@ from labctl.esp import (
     SecurityAssociation,
 )
 from labctl.node.links import accept_own_packets
-from labctl.node.roles.drop_log import DropLog
+from labctl.node.roles.drop_log import DropLog, spi_of
 from labctl.node.roles.role import RoleFailure, World
 
 # The names of a split interface (docs/internals.md, ESP and the data plane).
@@ -44,7 +44,7 @@ class _Part:
     entries: Sequence[PolicyEntry] = ()
     associations: Mapping[int, SecurityAssociation] = field(default_factory=dict)
     rekeys: tuple[RekeyFlow, ...] = ()
-    on_invalid_spi: Callable[[], None] | None = None
+    on_invalid_spi: Callable[[int], None] | None = None
 
 
 class CryptoMap:
@@ -103,8 +103,14 @@ class CryptoMap:
         """True while the group fails close."""
         return self._parts[group].closed
 
-    def on_invalid_spi(self, group: str, callback: Callable[[], None]) -> None:
-        """Have a membership told of every ESP packet under a key that nobody here has."""
+    def reconfigure(self, membership: GroupMembership) -> None:
+        """Another configuration of a membership: its own access list counts at once, the rest when it matters."""
+        part = self._parts[membership.name]
+        part.membership, part.local = membership, _entries(membership.local_policy)
+        self._apply()
+
+    def on_invalid_spi(self, group: str, callback: Callable[[int], None] | None) -> None:
+        """Have a membership told of the SPI of every ESP packet under a key that nobody here has; None: no more."""
         self._parts[group].on_invalid_spi = callback
 
     def counters(self) -> dict[str, Any]:
@@ -152,9 +158,10 @@ class CryptoMap:
     def _dropped(self, reason: DropReason, packet: memoryview) -> None:
         self._log.take(reason, packet)
         if reason is DropReason.INVALID_SPI:
+            spi = spi_of(packet)
             for part in self._parts.values():
                 if part.on_invalid_spi is not None:
-                    part.on_invalid_spi()
+                    part.on_invalid_spi(spi)
 
     def _warn_of_permits(self, world: World) -> None:
         for name, part in self._parts.items():

@@ -69,14 +69,24 @@ _TEXTS = {
 }
 
 
+def spi_of(packet: memoryview) -> int:
+    """The SPI of an ESP packet, which is the first word behind its IP header."""
+    start = _payload_start(packet)
+    return int.from_bytes(packet[start : start + 4], "big")
+
+
+def _payload_start(packet: memoryview) -> int:
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
+
+
 def _facts(packet: memoryview) -> dict[str, object]:
     if packet[0] >> 4 == 4:
-        start, protocol = (packet[0] & 15) * 4, packet[9]
+        protocol = packet[9]
         ends: tuple[object, object] = IPv4Address(bytes(packet[12:16])), IPv4Address(bytes(packet[16:20]))
     else:
-        start, protocol = 40, packet[6]
+        protocol = packet[6]
         ends = IPv6Address(bytes(packet[8:24])), IPv6Address(bytes(packet[24:40]))
-    spi = int.from_bytes(packet[start : start + 4], "big")
+    start, spi = _payload_start(packet), spi_of(packet)
     return {
         "source": ends[0],
         "destination": ends[1],

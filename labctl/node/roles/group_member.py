@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
-from labctl.configuration import GroupMembership
+from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection
 from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
 from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
@@ -21,7 +21,7 @@ from labctl.node.roles.role import World
 class GroupMemberRole:
     """One membership."""
 
-    ACTIONS: ClassVar[frozenset[str]] = frozenset({"clear", "reregister"})
+    ACTIONS: ClassVar[frozenset[str]] = frozenset({"clear", "reregister", "direction"})
 
     def __init__(self, world: World, membership: GroupMembership, crypto_map: CryptoMap) -> None:
         self.membership = membership
@@ -42,8 +42,7 @@ class GroupMemberRole:
         )
         world.port.attach(self._driver)
         self._joined: IPv4Address | None = None
-        if membership.recovery_check is not None:
-            crypto_map.on_invalid_spi(membership.name, self._on_invalid_spi)
+        self._watch_data_plane()
 
     def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
         """Do one of `ACTIONS`. Raises ValueError for arguments that are none."""
@@ -52,7 +51,27 @@ class GroupMemberRole:
             self._party.clear(now)
         elif action == "reregister":
             self._party.reregister(now)
+        elif action == "direction":
+            if self._party.keys is None:
+                raise ValueError(f"group {group} has no SAs to turn: it is not registered")
+            self._party.turn(SaDirection(arguments["direction"]), now)
         self._driver.pump()
+
+    def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
+        """Take what is another now of this membership (configuration/live.py)."""
+        wanted = next(item for item in configuration.memberships if item.name == self.membership.name)
+        if wanted == self.membership:
+            return []
+        self.membership = wanted
+        self._crypto_map.reconfigure(wanted)
+        self._party.reconfigure(wanted, self._world.clock.now())
+        self._watch_data_plane()
+        self._driver.pump()
+        return []
+
+    def _watch_data_plane(self) -> None:
+        watched = self.membership.recovery_check is not None
+        self._crypto_map.on_invalid_spi(self.membership.name, self._on_invalid_spi if watched else None)
 
     @property
     def party(self) -> GroupMember:
@@ -102,6 +121,7 @@ class GroupMemberRole:
                     for tek in teks
                 ],
                 "kek_left": None if kek is None else round(kek.expires - now, 1),
+                "direction": None if keys is None else self._party.direction.value,
                 "sender_ids": [] if keys is None else list(keys.sender_ids),
                 "re_registers_in": None if renewal is None else round(renewal - now, 1),
                 "rekey": None if kek is None or kek.address is None else f"multicast {kek.address}",
@@ -142,7 +162,7 @@ class GroupMemberRole:
 
     def _install(self, event: PolicyInstalled) -> None:
         associations, fresh = self._associations.update(event.keys)
-        entries = policy_entries(event.keys, event.sending, passive=self.membership.passive)
+        entries = policy_entries(event.keys, event.sending, event.direction)
         self._crypto_map.install(self.membership.name, entries, associations)
         if self._world.configuration.keylog:
             for tek in fresh:
@@ -171,8 +191,8 @@ class GroupMemberRole:
                 flows.append(RekeyFlow(address, source))
         self._crypto_map.exempt(name, flows)
 
-    def _on_invalid_spi(self) -> None:
+    def _on_invalid_spi(self, spi: int) -> None:
         attempts = self._party.attempts
-        self._party.data_plane_error("a packet with an unknown SPI", self._world.clock.now())
+        self._party.unknown_spi(spi, self._world.clock.now())
         if self._party.attempts != attempts:
             self._driver.pump()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from labctl import crypto
+from labctl.configuration import NodeConfiguration
 from labctl.gdoi import KeyServer
+from labctl.isakmp.errors import LocalError
 from labctl.node.roles.driver import PartyDriver
 from labctl.node.roles.role import World
 
@@ -16,7 +19,7 @@ from labctl.node.roles.role import World
 class KeyServerRole:
     """Answers members. `signing_key` signs rekeys; members learn its public half with the KEK."""
 
-    ACTIONS: ClassVar[frozenset[str]] = frozenset({"rekey", "clear-members", "evict", "allow"})
+    ACTIONS: ClassVar[frozenset[str]] = frozenset({"rekey", "clear-members", "evict", "allow", "receive-only"})
 
     def __init__(self, world: World, signing_key: crypto.RsaPrivateKey) -> None:
         configuration = world.configuration
@@ -63,7 +66,23 @@ class KeyServerRole:
             party.evict(group, IPv4Address(arguments["member"]), now, immediate=at_once)
         elif action == "allow":
             party.allow(group, IPv4Address(arguments["member"]))
+        elif action == "receive-only":
+            found = party.group(group).configuration
+            party.reconfigure(replace(found, receive_only=bool(arguments["on"])))
         self._driver.pump()
+
+    def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
+        """Groups whose policy is another one from their next rekey on. Raises ValueError for one that none can keep."""
+        changed = []
+        for group in configuration.key_server_groups:
+            if self._party.group(group.name).configuration != group:
+                try:
+                    self._party.reconfigure(group)
+                except LocalError as error:
+                    raise ValueError(str(error)) from None
+                changed.append(group.name)
+        self._driver.pump()
+        return changed
 
     @property
     def party(self) -> KeyServer:
@@ -96,6 +115,7 @@ class KeyServerRole:
             {
                 "teks": [{"spi": f"{spi:#010x}", "left": round(left, 1)} for spi, left in group.teks],
                 "kek_left": None if group.kek_left is None else round(group.kek_left, 1),
+                "receive_only": group.receive_only,
                 "rekey": group.rekey_transport,
                 "rekeys_sent": group.rekeys_sent,
                 "waiting_for": group.waiting,

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from labctl.configuration import Action
+from labctl.configuration import Action, SaDirection
 from labctl.esp import PolicyEntry, SecurityAssociation
 from labctl.gdoi import GroupKeys, TrafficEncryptionKey
 
 
 def policy_entries(
-    keys: GroupKeys, sending: tuple[int | None, ...], *, passive: bool = False
+    keys: GroupKeys, sending: tuple[int | None, ...], direction: SaDirection = SaDirection.BOTH
 ) -> tuple[PolicyEntry, ...]:
-    """The rules in order: each PERMIT with the SPI to send under and every SPI that is still accepted.
-
-    Receive-only groups send in clear, and take clear packets as `passive` members do: their peers may be at either
-    end of a migration (reference/cisco-getvpn.md 2.7).
-    """
+    """The rules in order: each PERMIT with the SPI to send under and every SPI that is still accepted."""
     return tuple(
         PolicyEntry(rule.entry)
         if rule.entry.action is Action.DENY
@@ -25,8 +21,8 @@ def policy_entries(
             rule.entry,
             spi,
             frozenset(rule.spis) & keys.teks.keys(),
-            send_clear=keys.receive_only,
-            accept_clear=keys.receive_only or passive,
+            send_clear=direction is SaDirection.INBOUND_ONLY,
+            accept_clear=direction is not SaDirection.BOTH,
         )
         for rule, spi in zip(keys.rules, sending, strict=True)
     )

@@ -93,6 +93,13 @@ class Roles:
             role.order(action, name, arguments)
         return [name for _, name in wanted]
 
+    def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
+        """What differs counts from now on (configuration/live.py); the groups whose policy waits for a rekey now.
+
+        Raises ValueError where a role cannot keep it.
+        """
+        return [name for role in self._roles for name in role.reconfigure(configuration)]
+
     def _why_not(self, action: str, group: str | None) -> tuple[str, str]:
         """Why no role can do it, and a hint."""
         actions = sorted({name for role in self._roles for name in role.ACTIONS})

@@ -55,6 +55,9 @@ class Role(Protocol):
     def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
         """Do one of `ACTIONS` on a group of this role, as a user asks. Raises ValueError for bad arguments."""
 
+    def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
+        """Take another configuration of the node while running; groups that have to be rekeyed. Raises ValueError."""
+
     def unready(self) -> str:
         """Why the node is not ready because of this role; empty if it is."""
 

@@ -1,0 +1,65 @@
+"""The labs' pages in docs/, run as they are written: every command of a section, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from lab_command import TIMEOUT, Labctl
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("labctl", "sed", "cp")
+
+
+class Page:
+    """A page of docs/, for a lab of `machine`."""
+
+    def __init__(self, machine: Labctl, name: str) -> None:
+        self._machine = machine
+        sections = re.split(r"^## (.+)\n", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.MULTILINE)
+        self._sections = dict(zip(sections[1::2], sections[2::2], strict=True))
+        shim = machine.folder / "bin"
+        shim.mkdir(exist_ok=True)
+        program = shim / "labctl"
+        # The page lets labctl choose the runtime; the test says which.
+        program.write_text(
+            "#!/bin/sh\n"
+            f'[ "$1" = up ] && set -- "$@" --runtime {machine.runtime}\n'
+            f'exec {shlex.quote(sys.executable)} -m labctl "$@"\n'
+        )
+        program.chmod(0o755)
+        topologies = machine.folder / "topologies"
+        if not topologies.exists():
+            topologies.symlink_to(ROOT / "topologies")
+        self._environment = {**machine.environment(), "PATH": f"{shim}:{os.environ['PATH']}"}
+
+    def commands(self, section: str) -> list[str]:
+        """The commands of a section, in order; a block that begins with no program is what one prints."""
+        blocks = re.findall(r"^```\n(.*?)^```$", self._sections[section], flags=re.MULTILINE | re.DOTALL)
+        lines = [block.splitlines() for block in blocks if block.split()[0] in PROGRAMS]
+        return [line for block in lines for line in block]
+
+    def run(self, section: str, *, status: dict[str, int] | None = None) -> dict[str, str]:
+        """Run them; `status` says which do not end with 0, and one that never ends is left out. What each printed."""
+        said = {}
+        commands = [command for command in self.commands(section) if " ping -i " not in command]
+        assert commands
+        for command in commands:
+            done = subprocess.run(
+                ["sh", "-c", command],
+                cwd=self._machine.folder,
+                env=self._environment,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+            wanted = (status or {}).get(command, 0)
+            assert done.returncode == wanted, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+            said[command] = done.stdout
+        return said
