@@ -7,12 +7,24 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab_command import TIMEOUT, Labctl
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("labctl", "sed", "cp")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, and how it ended."""
+
+    command: str
+    status: int
+    out: str
+    err: str
 
 
 class Page:
@@ -43,11 +55,11 @@ class Page:
         lines = [block.splitlines() for block in blocks if block.split()[0] in PROGRAMS]
         return [line for block in lines for line in block]
 
-    def run(self, section: str, *, status: dict[str, int] | None = None) -> dict[str, str]:
-        """Run them; `status` says which do not end with 0, and one that never ends is left out. What each printed."""
-        said = {}
+    def run(self, section: str, *, status: Mapping[str, int] | None = None) -> list[Said]:
+        """Run them. `status` has words of the commands that do not end with 0; one that never ends is left out."""
         commands = [command for command in self.commands(section) if " ping -i " not in command]
-        assert commands
+        left = dict(status or {})
+        found = []
         for command in commands:
             done = subprocess.run(
                 ["sh", "-c", command],
@@ -59,7 +71,9 @@ class Page:
                 timeout=TIMEOUT,
                 check=False,
             )
-            wanted = (status or {}).get(command, 0)
+            words = next((words for words in left if words in command), None)
+            wanted = 0 if words is None else left.pop(words)
             assert done.returncode == wanted, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-            said[command] = done.stdout
-        return said
+            found.append(Said(command, done.returncode, done.stdout, done.stderr))
+        assert found and not left, f"no command of {section!r} has {', '.join(left)}"
+        return found
