@@ -4,7 +4,7 @@ No primitive is written here. 3DES lives under `hazmat.decrepit` and finite-fiel
 so each has one seam (`cbc.py`, `diffie_hellman.py`) and pyproject.toml pins the range of releases.
 """
 
-from labctl.crypto.cbc import BlockCipher, block_size, cbc_decrypt, cbc_encrypt
+from labctl.crypto.cbc import BlockCipher, CbcStream, block_size, cbc_decrypt, cbc_encrypt
 from labctl.crypto.diffie_hellman import (
     DiffieHellmanError,
     PrivateValue,
@@ -13,12 +13,14 @@ from labctl.crypto.diffie_hellman import (
     public_length,
     secret_length,
 )
-from labctl.crypto.hashes import digest, equal, hmac, size
+from labctl.crypto.hashes import HmacKey, digest, equal, hmac, size
 from labctl.crypto.rsa import RsaPrivateKey, RsaPublicKey, SignatureError, generate_rsa_key
 
 __all__ = [
     "BlockCipher",
+    "CbcStream",
     "DiffieHellmanError",
+    "HmacKey",
     "PrivateValue",
     "RsaPrivateKey",
     "RsaPublicKey",

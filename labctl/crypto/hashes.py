@@ -40,3 +40,18 @@ def hmac(name: Hash, key: bytes, *parts: bytes) -> bytes:
 def equal(left: bytes, right: bytes) -> bool:
     """Compare in a time that does not depend on the content."""
     return constant_time.bytes_eq(left, right)
+
+
+class HmacKey:
+    """HMAC of many messages under one key (RFC 2104): what the key costs is paid once."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, name: Hash, key: bytes) -> None:
+        self._keyed = HMAC(key, ALGORITHMS[name])
+
+    def of(self, message: bytes | memoryview) -> bytes:
+        """The HMAC, full length."""
+        context = self._keyed.copy()
+        context.update(message)
+        return context.finalize()

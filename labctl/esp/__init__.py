@@ -2,6 +2,7 @@
 
 - `transforms`: one cipher with its integrity, per TransformSet. `association`: an SA with counters and nonces.
 - `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
+- `flows`: what is known of flows that passed before.
 - `policy`: the ordered selectors of a group, what to do with each packet. `selectors`: what an entry means.
 - `exemptions`: the group's own signalling, which passes in clear.
 """

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import struct
-
 from labctl.configuration import TransformSet
 from labctl.esp import ip
 from labctl.esp.errors import DropPacket, DropReason
-from labctl.esp.transforms import ESP_HEADER, RandomSource, cipher_for
+from labctl.esp.transforms import ESP_HEADER, HEADROOM, TAILROOM, RandomSource, cipher_for
 
 MAX_SEQUENCE = 0xFFFFFFFF
 IV_BITS = 64
 TRAILER = 2
 
-_ESP = struct.Struct("!II")
-
 # Padding is 1, 2, 3, ... (RFC 4303 2.4).
 _PADDING = bytes(range(1, 256))
 
+# A clear packet is at least this long, and so is what comes out of ESP.
 _MINIMUM_IP = 20
 
 
 class SecurityAssociation:
-    """One SA. `encapsulate` and `decapsulate` take and give whole IP packets."""
+    """One SA. `seal_into` and `open_into` are ESP alone, between buffers that the caller keeps, which have the room
+    around a packet that labctl.esp.transforms names; `encapsulate` and `decapsulate` take and give whole IP packets.
+    """
 
     __slots__ = (
         "_cipher",
         "_counter_mode",
-        "_identification",
         "_nonce",
         "_nonce_end",
-        "_random",
+        "_seal",
         "_sender",
         "_sequence",
+        "_trailers",
+        "identification",
         "octets_in",
         "octets_out",
         "packets_in",
@@ -55,10 +55,11 @@ class SecurityAssociation:
         self.spi = spi
         self.transform = transform
         self.packets_in = self.packets_out = self.octets_in = self.octets_out = 0
-        self._cipher = cipher_for(transform, encryption_key, integrity_key)
-        self._random = random
+        self._cipher = cipher_for(transform, encryption_key, integrity_key, random)
+        self._seal = self._cipher.seal_into
+        self._trailers = _trailers(self._cipher.block)
         self._sequence = 0
-        self._identification = int.from_bytes(random(2), "big")
+        self.identification = int.from_bytes(random(2), "big")
         # IV = sender ID | a counter that starts over only with a new key (RFC 6054 4).
         self._counter_mode = transform.uses_counter_mode
         self._sender = sender_id is not None or not self._counter_mode
@@ -77,62 +78,98 @@ class SecurityAssociation:
         room = mtu - header - ESP_HEADER - self._cipher.iv_octets - self._cipher.icv_octets
         return room - room % self._cipher.block - TRAILER
 
-    def encapsulate(self, packet: bytes | memoryview) -> bytes:
-        """Protect an IP packet. Raises DropPacket where the SA cannot send (any more)."""
-        inner = memoryview(packet)
-        if not self._sender:
-            raise DropPacket(DropReason.NO_SENDER_ID)
+    def seal_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int, following: int) -> int:
+        """Protect source[start:end], IP protocol `following`: SPI to ICV at target[at:]. Returns its end.
+
+        Raises DropPacket where the SA cannot send (any more).
+        """
         sequence = self._sequence + 1
-        if sequence > MAX_SEQUENCE or self._nonce >= self._nonce_end:
-            raise DropPacket(DropReason.SEQUENCE_EXHAUSTED)
+        nonce = self._nonce + self._counter_mode
+        if not self._sender or sequence > MAX_SEQUENCE or nonce > self._nonce_end:
+            raise DropPacket(DropReason.SEQUENCE_EXHAUSTED if self._sender else DropReason.NO_SENDER_ID)
         self._sequence = sequence
-        cipher = self._cipher
-        size = len(inner)
-        version = inner[0] >> 4
-        padding = -(size + TRAILER) % cipher.block
-        following = ip.PROTOCOL_IPV4 if version == 4 else ip.PROTOCOL_IPV6
-        plaintext = b"".join((inner, _PADDING[:padding], bytes((padding, following))))
-        if self._counter_mode:
-            self._nonce += 1
-            iv = self._nonce.to_bytes(8, "big")
-        else:
-            iv = self._random(cipher.iv_octets) if cipher.iv_octets else b""
-        header = _ESP.pack(self.spi, sequence)
-        sealed = cipher.seal(header, plaintext, iv)
-        payload = ESP_HEADER + len(sealed)
-        if version == 4:
-            self._identification = (self._identification + 1) & 0xFFFF
-            outer = ip.outer_ipv4(inner, payload, self._identification)
-        else:
-            outer = ip.outer_ipv6(inner, payload)
+        self._nonce = nonce
+        size = end - start
+        trailer = self._trailers[size % len(self._trailers)]
+        behind = end + len(trailer) + 1
+        source[end : behind - 1] = trailer
+        source[behind - 1] = following
         self.packets_out += 1
         self.octets_out += size
-        return outer + header + sealed
+        return self._seal(source, start, behind, target, at, self.spi, sequence, nonce)
+
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int, following: int) -> int:
+        """Open ESP, source[start:end], of which `following` is the protocol it must carry, to target[at:].
+
+        Returns the end of the packet that was inside, of which nothing is known but who sealed it. Raises DropPacket.
+        """
+        cipher = self._cipher
+        if end - start < ESP_HEADER + cipher.iv_octets + TRAILER + cipher.icv_octets:
+            raise DropPacket(DropReason.MALFORMED, "too short for ESP")
+        behind = cipher.open_into(source, start, end, target, at) - TRAILER
+        padding, carried = target[behind], target[behind + 1]
+        finish = behind - padding
+        if carried == ip.PROTOCOL_DUMMY:
+            raise DropPacket(DropReason.DUMMY)
+        if finish < at + _MINIMUM_IP or (padding and target[finish:behind] != _PADDING[:padding]):
+            raise DropPacket(DropReason.PAD_ERROR)
+        if carried != following:
+            raise DropPacket(DropReason.MALFORMED, f"next header {carried}")
+        return finish
+
+    def count_in(self, octets: int) -> None:
+        """An inner packet that was right in every way."""
+        self.packets_in += 1
+        self.octets_in += octets
+
+    def encapsulate(self, packet: bytes | memoryview) -> bytes:
+        """Protect an IP packet. Raises DropPacket where the SA cannot send (any more)."""
+        size = len(packet)
+        source = memoryview(bytearray(HEADROOM + size + TAILROOM))
+        source[HEADROOM : HEADROOM + size] = packet
+        target = memoryview(bytearray(HEADROOM + size + self.overhead(size) + TAILROOM))
+        version = source[HEADROOM] >> 4
+        following = ip.PROTOCOL_IPV4 if version == 4 else ip.PROTOCOL_IPV6
+        # The ciphers write over the room around the packet, so the outer header is made before it is theirs.
+        inner = bytes(source[HEADROOM : HEADROOM + ip.IPV6_HEADER])
+        end = self.seal_into(source, HEADROOM, HEADROOM + size, target, HEADROOM, following)
+        if version == 4:
+            outer = ip.outer_ipv4(memoryview(inner), end - HEADROOM, self.next_identification())
+        else:
+            outer = ip.outer_ipv6(memoryview(inner), end - HEADROOM)
+        return outer + target[HEADROOM:end]
+
+    def next_identification(self) -> int:
+        """The identification of the next outer IPv4 header (RFC 791 3.2)."""
+        self.identification = following = (self.identification + 1) & 0xFFFF
+        return following
 
     def decapsulate(self, packet: bytes | memoryview) -> bytes:
-        """Open a packet that `find_esp` recognised as ESP under this SPI. Raises DropPacket."""
+        """Open a packet that is ESP under this SPI. Raises DropPacket."""
         outer = memoryview(packet)
         version = outer[0] >> 4
         start = (outer[0] & 15) * 4 if version == 4 else ip.IPV6_HEADER
-        cipher = self._cipher
-        if len(outer) < start + ESP_HEADER + cipher.iv_octets + TRAILER + cipher.icv_octets:
-            raise DropPacket(DropReason.MALFORMED, "too short for ESP")
-        plaintext = cipher.open(outer, start)
-        padding, following = plaintext[-2], plaintext[-1]
-        end = len(plaintext) - TRAILER - padding
-        if following == ip.PROTOCOL_DUMMY:
-            raise DropPacket(DropReason.DUMMY)
-        if end < _MINIMUM_IP or plaintext[end:-TRAILER] != _PADDING[:padding]:
-            raise DropPacket(DropReason.PAD_ERROR)
-        expected = ip.PROTOCOL_IPV4 if version == 4 else ip.PROTOCOL_IPV6
-        if following != expected or plaintext[0] >> 4 != version:
-            raise DropPacket(DropReason.MALFORMED, f"next header {following}")
-        inner = plaintext[:end]
+        target = memoryview(bytearray(HEADROOM + len(outer) + TAILROOM))
+        following = ip.PROTOCOL_IPV4 if version == 4 else ip.PROTOCOL_IPV6
+        end = self.open_into(outer, start, len(outer), target, HEADROOM, following)
+        return self.accept(outer, bytes(target[HEADROOM:end]))
+
+    def accept(self, outer: memoryview, inner: bytes) -> bytes:
+        """An opened packet, if it and the packet around it belong together (RFC 5374 4.2). Raises DropPacket."""
+        version = outer[0] >> 4
+        if inner[0] >> 4 != version:
+            raise DropPacket(DropReason.MALFORMED, "another version of IP inside")
         ip.check_packet(memoryview(inner))
         addresses = slice(12, 20) if version == 4 else slice(8, 40)
         if inner[addresses] != outer[addresses]:
             raise DropPacket(DropReason.ADDRESS_MISMATCH)
-        self.packets_in += 1
-        self.octets_in += len(inner)
+        self.count_in(len(inner))
         ecn = outer[1] & ip.ECN_MASK if version == 4 else (outer[1] >> 4) & ip.ECN_MASK
         return ip.with_congestion(inner, ecn)
+
+
+def _trailers(block: int) -> tuple[bytes, ...]:
+    """Padding and its length (RFC 4303 2.4) for packets of 0, 1, 2, ... octets, modulo `block`."""
+    return tuple(
+        _PADDING[:padding] + bytes((padding,)) for padding in (-(size + TRAILER) % block for size in range(block))
+    )

@@ -11,6 +11,7 @@ from labctl.esp.errors import DropPacket, DropReason
 
 IPV4_HEADER = 20
 IPV6_HEADER = 40
+MAX_PACKET = 65_535
 PROTOCOL_ICMP = 1
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17

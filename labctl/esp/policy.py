@@ -23,8 +23,8 @@ from labctl.esp.selectors import Flow, Matcher, read_flow
 # Flows whose decision is remembered; the cache starts over when it is full.
 MAX_FLOWS = 65_536
 
-# What is remembered of a flow that no entry decides.
-_NO_MATCH, _EXEMPT = -1, -2
+# What decides a flow that no entry does.
+NO_MATCH, EXEMPT = -1, -2
 
 
 class VerdictAction(Enum):
@@ -62,6 +62,8 @@ class PolicyEntry:
 class CryptoPolicy:
     """Entries with their SAs. `own` are the node's addresses, from which its ICMP errors come.
 
+    `hits` counts the packets of each entry; its last place, packets that no entry decided.
+
     `closed`: what no entry matches is dropped, both ways (fail-close); nothing but `exemptions` passes beside DENYs.
     """
 
@@ -78,10 +80,10 @@ class CryptoPolicy:
         self.entries = tuple(entries)
         self.associations = dict(associations)
         self.closed = closed
-        self.hits: Counter[int] = Counter()
+        self.hits = [0] * (len(self.entries) + 1)
         self._exemptions = exemptions or Exemptions()
         self._icmp_source = {len(address): address for address in reversed(own)}
-        self._mtu = mtu
+        self.mtu = mtu
         self._outbound = [Matcher(entry.entry) for entry in self.entries]
         self._inbound = [Matcher(entry.entry.mirrored()) for entry in self.entries]
         self._by_ports = any(entry.entry.source_port or entry.entry.destination_port for entry in self.entries)
@@ -101,10 +103,10 @@ class CryptoPolicy:
         view = memoryview(packet)
         try:
             ip.check_packet(view)
-            index = self._decide(view)
-            if index == _EXEMPT:
+            index = self.decide(view)
+            if index == EXEMPT:
                 return Verdict(VerdictAction.CLEAR, (packet,))
-            if index == _NO_MATCH:
+            if index == NO_MATCH:
                 return self._unmatched(packet)
             self.hits[index] += 1
             chosen = self.entries[index]
@@ -147,8 +149,8 @@ class CryptoPolicy:
             (entry for entry, matcher in zip(self.entries, self._inbound, strict=True) if matcher.matches(flow)), None
         )
 
-    def _decide(self, view: memoryview) -> int:
-        """The index of the entry that matches an outbound packet, or _NO_MATCH, _EXEMPT; remembered by flow."""
+    def decide(self, view: memoryview) -> int:
+        """The index of the entry that matches an outbound packet, or NO_MATCH, EXEMPT; remembered by flow."""
         if view[0] >> 4 == 4:
             key = bytes(view[8:10]) + bytes(view[12:20])
             if self._by_ports or view[9] == ip.PROTOCOL_UDP:
@@ -161,9 +163,9 @@ class CryptoPolicy:
         if found is not None:
             return found
         flow = read_flow(view)
-        index = _EXEMPT
+        index = EXEMPT
         if not self._exemptions.passes(view, flow, outbound=True):
-            index = next((number for number, item in enumerate(self._outbound) if item.matches(flow)), _NO_MATCH)
+            index = next((number for number, item in enumerate(self._outbound) if item.matches(flow)), NO_MATCH)
         if len(self._cache) >= MAX_FLOWS:
             self._cache.clear()
         self._cache[key] = index
@@ -171,7 +173,7 @@ class CryptoPolicy:
 
     def _protect(self, view: memoryview, association: SecurityAssociation) -> Verdict:
         version = view[0] >> 4
-        room = association.plaintext_mtu(self._mtu, version)
+        room = association.plaintext_mtu(self.mtu, version)
         if len(view) <= room:
             return Verdict(VerdictAction.ESP, (association.encapsulate(view),))
         source = self._icmp_source.get(4 if version == 4 else 16)
@@ -200,10 +202,15 @@ class CryptoPolicy:
                 return Verdict(VerdictAction.CLEAR, (view,))
             raise DropPacket(DropReason.INVALID_SPI)
         inner = association.decapsulate(view)
-        inner_flow = read_flow(memoryview(inner))
+        self.check_selectors(spi, memoryview(inner))
+        return Verdict(VerdictAction.CLEAR, (inner,))
+
+    def check_selectors(self, spi: int, inner: memoryview) -> None:
+        """Raises DropPacket unless an entry accepts this packet under this SPI."""
+        flow = read_flow(inner)
         for entry, direct, mirrored in zip(self.entries, self._outbound, self._inbound, strict=True):
-            if spi in entry.accepted and (direct.matches(inner_flow) or mirrored.matches(inner_flow)):
-                return Verdict(VerdictAction.CLEAR, (inner,))
+            if spi in entry.accepted and (direct.matches(flow) or mirrored.matches(flow)):
+                return
         raise DropPacket(DropReason.SELECTOR_MISMATCH)
 
 

@@ -1,11 +1,13 @@
-"""The ciphers of ESP (reference 6.1): from SPI to ICV, for one key.
+"""The ciphers of ESP (reference 6.1): from SPI to ICV, for one key, between buffers that the caller keeps.
 
-`seal(header, plaintext, iv)` takes SPI | SN and the padded plaintext, and returns everything behind SPI | SN;
-`open(packet, start)` takes a whole packet and where ESP begins, and returns the padded plaintext.
+Nothing is allocated a packet beyond what the library makes itself: plaintext is read where it came in and ciphertext
+written where it goes out. For that the buffers give room around what counts: HEADROOM octets before it and TAILROOM
+behind it may be overwritten, in `source` as in `target`.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +21,10 @@ SALT_OCTETS = 4
 COUNTER_IV_OCTETS = 8
 GCM_ICV_OCTETS = 16
 
+# A random block before the plaintext, and a header of 16 octets inside ESP for who puts one there; what ESP appends
+# to the longest ciphertext, and what the library wants beyond it.
+HEADROOM, TAILROOM = 32, 64
+
 # Hash and ICV octets (RFC 2403, 2404, 4868).
 INTEGRITY: dict[Integrity, tuple[Hash, int]] = {
     Integrity.MD5: (Hash.MD5, 12),
@@ -30,7 +36,13 @@ INTEGRITY: dict[Integrity, tuple[Hash, int]] = {
 
 BLOCK_CIPHERS = {Cipher.AES_CBC: crypto.BlockCipher.AES, Cipher.TRIPLE_DES: crypto.BlockCipher.TRIPLE_DES}
 
+# Blocks for IVs that are fetched from the source of randomness at once.
+RANDOM_BLOCKS = 256
+
 RandomSource = Callable[[int], bytes]
+
+_HEADER = struct.Struct("!II")
+_HEADER_AND_IV = struct.Struct("!IIQ")
 
 
 class EspCipher(Protocol):
@@ -40,93 +52,169 @@ class EspCipher(Protocol):
     iv_octets: int
     icv_octets: int
 
-    def seal(self, header: bytes, plaintext: bytes, iv: bytes) -> bytes:
-        """IV | ciphertext | ICV."""
+    def seal_into(
+        self, source: memoryview, start: int, end: int, target: memoryview, at: int, spi: int, sequence: int, iv: int
+    ) -> int:
+        """Padded plaintext source[start:end] to SPI | SN | IV | ciphertext | ICV at target[at:]. Returns its end.
 
-    def open(self, packet: memoryview, start: int) -> bytes:
-        """The plaintext with its trailer. Raises DropPacket."""
+        `iv` is the IV of a counter mode; the others draw their own.
+        """
+
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int) -> int:
+        """SPI to ICV, source[start:end], to the padded plaintext at target[at:]. Returns its end. Raises DropPacket."""
 
 
 class Gcm:
     """AES-GCM with an ICV of 16 octets (RFC 4106): AAD is SPI | SN."""
 
-    __slots__ = ("_aead", "_salt", "block", "icv_octets", "iv_octets")
+    __slots__ = ("_decrypt", "_encrypt", "_salt", "_salt_octets", "block", "icv_octets", "iv_octets")
 
     def __init__(self, key_and_salt: bytes) -> None:
         self.block = 4
         self.iv_octets = COUNTER_IV_OCTETS
         self.icv_octets = GCM_ICV_OCTETS
-        self._aead = AESGCM(key_and_salt[:-SALT_OCTETS])
-        self._salt = key_and_salt[-SALT_OCTETS:]
+        aead = AESGCM(key_and_salt[:-SALT_OCTETS])
+        self._encrypt, self._decrypt = aead.encrypt_into, aead.decrypt_into
+        self._salt_octets = key_and_salt[-SALT_OCTETS:]
+        self._salt = int.from_bytes(self._salt_octets, "big") << 64
 
-    def seal(self, header: bytes, plaintext: bytes, iv: bytes) -> bytes:
-        return iv + self._aead.encrypt(self._salt + iv, plaintext, header)
+    def seal_into(
+        self, source: memoryview, start: int, end: int, target: memoryview, at: int, spi: int, sequence: int, iv: int
+    ) -> int:
+        _HEADER_AND_IV.pack_into(target, at, spi, sequence, iv)
+        finish = at + end - start + 32
+        nonce = (self._salt | iv).to_bytes(12, "big")
+        self._encrypt(nonce, source[start:end], target[at : at + 8], target[at + 16 : finish])
+        return finish
 
-    def open(self, packet: memoryview, start: int) -> bytes:
-        nonce = self._salt + bytes(packet[start + 8 : start + 16])
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int) -> int:
+        data = start + 16
+        finish = at + end - data - 16
+        nonce = self._salt_octets + source[start + 8 : data]
         try:
-            return self._aead.decrypt(nonce, packet[start + 16 :], bytes(packet[start : start + 8]))
+            self._decrypt(nonce, source[data:end], source[start : start + 8], target[at:finish])
         except InvalidTag:
             raise DropPacket(DropReason.MAC_ERROR) from None
+        return finish
 
 
 class Gmac:
     """NULL encryption with AES-GMAC (RFC 4543): AAD is SPI | SN | IV | payload."""
 
-    __slots__ = ("_aead", "_salt", "block", "icv_octets", "iv_octets")
+    __slots__ = ("_decrypt", "_encrypt", "_salt", "_salt_octets", "block", "icv_octets", "iv_octets")
 
     def __init__(self, key_and_salt: bytes) -> None:
         self.block = 4
         self.iv_octets = COUNTER_IV_OCTETS
         self.icv_octets = GCM_ICV_OCTETS
-        self._aead = AESGCM(key_and_salt[:-SALT_OCTETS])
-        self._salt = key_and_salt[-SALT_OCTETS:]
+        aead = AESGCM(key_and_salt[:-SALT_OCTETS])
+        self._encrypt, self._decrypt = aead.encrypt_into, aead.decrypt_into
+        self._salt_octets = key_and_salt[-SALT_OCTETS:]
+        self._salt = int.from_bytes(self._salt_octets, "big") << 64
 
-    def seal(self, header: bytes, plaintext: bytes, iv: bytes) -> bytes:
-        return iv + plaintext + self._aead.encrypt(self._salt + iv, b"", header + iv + plaintext)
+    def seal_into(
+        self, source: memoryview, start: int, end: int, target: memoryview, at: int, spi: int, sequence: int, iv: int
+    ) -> int:
+        _HEADER_AND_IV.pack_into(target, at, spi, sequence, iv)
+        behind = at + 16 + end - start
+        target[at + 16 : behind] = source[start:end]
+        nonce = (self._salt | iv).to_bytes(12, "big")
+        self._encrypt(nonce, b"", target[at:behind], target[behind : behind + 16])
+        return behind + 16
 
-    def open(self, packet: memoryview, start: int) -> bytes:
-        nonce = self._salt + bytes(packet[start + 8 : start + 16])
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int) -> int:
+        data, behind = start + 16, end - 16
+        nonce = self._salt_octets + source[start + 8 : data]
         try:
-            self._aead.decrypt(nonce, packet[-GCM_ICV_OCTETS:], bytes(packet[start:-GCM_ICV_OCTETS]))
+            self._decrypt(nonce, source[behind:end], source[start:behind], target[at:at])
         except InvalidTag:
             raise DropPacket(DropReason.MAC_ERROR) from None
-        return bytes(packet[start + 16 : -GCM_ICV_OCTETS])
+        finish = at + behind - data
+        target[at:finish] = source[data:behind]
+        return finish
 
 
-class CbcHmac:
-    """AES-CBC or 3DES-CBC, or NULL, then HMAC over SPI to NextHeader (RFC 3602, 2451, 2410, 2404, 4868)."""
+class Cbc:
+    """AES-CBC or 3DES-CBC, then HMAC over SPI to NextHeader (RFC 3602, 2451, 2404, 4868)."""
 
-    __slots__ = ("_cipher", "_hash", "_integrity_key", "_key", "block", "icv_octets", "iv_octets")
+    __slots__ = ("_mac", "_pool", "_pooled", "_random", "_stream", "block", "icv_octets", "iv_octets")
 
-    def __init__(self, transform: TransformSet, key: bytes, integrity_key: bytes) -> None:
-        self._cipher = BLOCK_CIPHERS.get(transform.cipher)
-        self._key = key
-        self._integrity_key = integrity_key
-        self._hash, self.icv_octets = INTEGRITY[transform.integrity]
-        self.iv_octets = 0 if self._cipher is None else crypto.block_size(self._cipher)
-        self.block = max(4, self.iv_octets)
+    def __init__(self, transform: TransformSet, key: bytes, integrity_key: bytes, random: RandomSource) -> None:
+        name, self.icv_octets = INTEGRITY[transform.integrity]
+        self._mac = crypto.HmacKey(name, integrity_key).of
+        self._stream = crypto.CbcStream(BLOCK_CIPHERS[transform.cipher], key)
+        self.block = self.iv_octets = self._stream.block
+        self._random = random
+        self._pool, self._pooled = b"", 0
 
-    def seal(self, header: bytes, plaintext: bytes, iv: bytes) -> bytes:
-        if self._cipher is not None:
-            plaintext = iv + crypto.cbc_encrypt(self._cipher, self._key, iv, plaintext)
-        return plaintext + crypto.hmac(self._hash, self._integrity_key, header, plaintext)[: self.icv_octets]
+    def seal_into(
+        self, source: memoryview, start: int, end: int, target: memoryview, at: int, spi: int, sequence: int, iv: int
+    ) -> int:
+        block = self.block
+        if self._pooled == len(self._pool):
+            self._pool, self._pooled = self._random(RANDOM_BLOCKS * block), 0
+        behind = self._pooled + block
+        first = start - block
+        source[first:start] = self._pool[self._pooled : behind]
+        self._pooled = behind
+        _HEADER.pack_into(target, at, spi, sequence)
+        covered = at + 8 + end - first
+        self._stream.encrypt_into(source[first:end], target[at + 8 : covered + block - 1])
+        return _append_icv(self._mac, target, at, covered, self.icv_octets)
 
-    def open(self, packet: memoryview, start: int) -> bytes:
-        end = len(packet) - self.icv_octets
-        covered = bytes(packet[start:end])
-        icv = crypto.hmac(self._hash, self._integrity_key, covered)[: self.icv_octets]
-        if not crypto.equal(icv, bytes(packet[end:])):
-            raise DropPacket(DropReason.MAC_ERROR)
-        data = covered[ESP_HEADER + self.iv_octets :]
-        if self._cipher is None:
-            return data
-        if not data or len(data) % self.iv_octets:
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int) -> int:
+        block = self.block
+        covered = end - self.icv_octets
+        _check_icv(self._mac, source, start, covered, end)
+        size = covered - start - 8
+        if size % block:
             raise DropPacket(DropReason.MALFORMED, "the ciphertext is not whole blocks")
-        return crypto.cbc_decrypt(self._cipher, self._key, covered[ESP_HEADER : ESP_HEADER + self.iv_octets], data)
+        first = at - block
+        self._stream.decrypt_into(source[start + 8 : covered], target[first : first + size + block - 1])
+        return first + size
 
 
-def cipher_for(transform: TransformSet, encryption_key: bytes, integrity_key: bytes) -> EspCipher:
+class NullCipher:
+    """No encryption, and HMAC over SPI to NextHeader (RFC 2410)."""
+
+    __slots__ = ("_mac", "block", "icv_octets", "iv_octets")
+
+    def __init__(self, transform: TransformSet, integrity_key: bytes) -> None:
+        name, self.icv_octets = INTEGRITY[transform.integrity]
+        self._mac = crypto.HmacKey(name, integrity_key).of
+        self.block, self.iv_octets = 4, 0
+
+    def seal_into(
+        self, source: memoryview, start: int, end: int, target: memoryview, at: int, spi: int, sequence: int, iv: int
+    ) -> int:
+        _HEADER.pack_into(target, at, spi, sequence)
+        covered = at + 8 + end - start
+        target[at + 8 : covered] = source[start:end]
+        return _append_icv(self._mac, target, at, covered, self.icv_octets)
+
+    def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int) -> int:
+        covered = end - self.icv_octets
+        _check_icv(self._mac, source, start, covered, end)
+        finish = at + covered - start - 8
+        target[at:finish] = source[start + 8 : covered]
+        return finish
+
+
+_Mac = Callable[[memoryview], bytes]
+
+
+def _append_icv(mac: _Mac, target: memoryview, at: int, covered: int, octets: int) -> int:
+    finish = covered + octets
+    target[covered:finish] = mac(target[at:covered])[:octets]
+    return finish
+
+
+def _check_icv(mac: _Mac, source: memoryview, start: int, covered: int, end: int) -> None:
+    if not crypto.equal(mac(source[start:covered])[: end - covered], bytes(source[covered:end])):
+        raise DropPacket(DropReason.MAC_ERROR)
+
+
+def cipher_for(transform: TransformSet, encryption_key: bytes, integrity_key: bytes, random: RandomSource) -> EspCipher:
     """The cipher of a transform set under its keys (counter modes: key | salt). Raises ValueError for wrong sizes."""
     expected = transform.key_bits // 8 + (SALT_OCTETS if transform.uses_counter_mode else 0)
     if len(encryption_key) != expected:
@@ -137,4 +225,6 @@ def cipher_for(transform: TransformSet, encryption_key: bytes, integrity_key: by
         return Gmac(encryption_key)
     if transform.integrity is Integrity.NONE:
         raise ValueError(f"{transform} has no integrity")
-    return CbcHmac(transform, encryption_key, integrity_key)
+    if transform.cipher is Cipher.NULL:
+        return NullCipher(transform, integrity_key)
+    return Cbc(transform, encryption_key, integrity_key, random)

@@ -10,7 +10,7 @@ from labctl import crypto
 from labctl.configuration import Cipher, Integrity, TransformSet
 from labctl.crypto import BlockCipher
 from labctl.esp import DropPacket, SecurityAssociation
-from labctl.esp.transforms import cipher_for
+from labctl.esp.transforms import HEADROOM, TAILROOM, EspCipher, cipher_for
 
 AES_CBC_KEY = bytes.fromhex("0123456789abcdef0123456789abcdef")
 AES_CBC_IV = bytes.fromhex("f4e765244f6407adf13dc1380f673f37")
@@ -47,26 +47,61 @@ def test_aes_cbc_of_rfc_3602_case_7() -> None:
     assert crypto.cbc_decrypt(BlockCipher.AES, AES_CBC_KEY, AES_CBC_IV, AES_CBC_CIPHER) == AES_CBC_PLAIN
 
 
+def sealed(cipher: EspCipher, header: bytes, plain: bytes, iv: bytes) -> bytes:
+    """SPI to ICV, as the cipher writes it between two buffers."""
+    source, target = (memoryview(bytearray(HEADROOM + len(plain) + 2 * TAILROOM)) for _ in "st")
+    source[HEADROOM : HEADROOM + len(plain)] = plain
+    words = (int.from_bytes(octets, "big") for octets in (header[:4], header[4:], iv))
+    end = cipher.seal_into(source, HEADROOM, HEADROOM + len(plain), target, HEADROOM, *words)
+    return bytes(target[HEADROOM:end])
+
+
+def opened(cipher: EspCipher, packet: bytes) -> bytes:
+    target = memoryview(bytearray(HEADROOM + len(packet) + TAILROOM))
+    end = cipher.open_into(memoryview(packet), 0, len(packet), target, HEADROOM)
+    return bytes(target[HEADROOM:end])
+
+
+def counter_mode(cipher: Cipher, key: bytes) -> EspCipher:
+    return cipher_for(TransformSet(cipher, 128), key, b"", Random(1).randbytes)
+
+
 def test_a_gcm_packet_both_ways() -> None:
-    cipher = cipher_for(TransformSet(Cipher.AES_GCM, 128), GCM_KEY, b"")
-    assert cipher.seal(GCM_PACKET[:8], GCM_PLAIN, GCM_PACKET[8:16]) == GCM_PACKET[8:]
-    assert cipher.open(memoryview(GCM_PACKET), 0) == GCM_PLAIN
+    cipher = counter_mode(Cipher.AES_GCM, GCM_KEY)
+    assert sealed(cipher, GCM_PACKET[:8], GCM_PLAIN, GCM_PACKET[8:16]) == GCM_PACKET
+    assert opened(cipher, GCM_PACKET) == GCM_PLAIN
 
 
 def test_a_gmac_packet_both_ways() -> None:
-    cipher = cipher_for(TransformSet(Cipher.AES_GMAC, 128), GMAC_KEY, b"")
+    cipher = counter_mode(Cipher.AES_GMAC, GMAC_KEY)
     plain = GMAC_PACKET[16:-16]
-    assert cipher.seal(GMAC_PACKET[:8], plain, GMAC_PACKET[8:16]) == GMAC_PACKET[8:]
-    assert cipher.open(memoryview(GMAC_PACKET), 0) == plain
+    assert sealed(cipher, GMAC_PACKET[:8], plain, GMAC_PACKET[8:16]) == GMAC_PACKET
+    assert opened(cipher, GMAC_PACKET) == plain
 
 
 @pytest.mark.parametrize("position", range(0, len(GCM_PACKET), 7))
 def test_a_changed_gcm_packet_is_dropped(position: int) -> None:
     changed = bytearray(GCM_PACKET)
     changed[position] ^= 1
-    cipher = cipher_for(TransformSet(Cipher.AES_GCM, 128), GCM_KEY, b"")
     with pytest.raises(DropPacket):
-        cipher.open(memoryview(bytes(changed)), 0)
+        opened(counter_mode(Cipher.AES_GCM, GCM_KEY), bytes(changed))
+
+
+def test_a_stream_of_cbc_messages_has_ivs_of_its_own_and_each_message_opens_by_itself() -> None:
+    stream = crypto.CbcStream(BlockCipher.AES, AES_CBC_KEY)
+    messages, ivs = [], []
+    for _ in range(4):
+        target = memoryview(bytearray(16 + len(AES_CBC_PLAIN) + 15))
+        stream.encrypt_into(memoryview(bytes(16) + AES_CBC_PLAIN), target)
+        messages.append(bytes(target[16:-15]))
+        ivs.append(bytes(target[:16]))
+    assert len(set(ivs)) == 4
+    for iv, message in zip(ivs, messages, strict=True):
+        assert crypto.cbc_decrypt(BlockCipher.AES, AES_CBC_KEY, iv, message) == AES_CBC_PLAIN
+    for iv, message in zip(reversed(ivs), reversed(messages), strict=True):
+        target = memoryview(bytearray(16 + len(message) + 15))
+        stream.decrypt_into(memoryview(iv + message), target)
+        assert bytes(target[16:-15]) == AES_CBC_PLAIN
 
 
 def association(transform: TransformSet) -> SecurityAssociation:

@@ -75,6 +75,8 @@ class CryptoMap:
             raise RoleFailure(
                 f"the crypto map of {interface.name} cannot be applied: {os.strerror(error.errno or 0)}"
             ) from None
+        for remark in self._crossing.remarks:
+            world.log("CRYPTO", 5, "RING_UNAVAILABLE", f"{remark}: its frames are read one by one, which is slower")
 
     def install(
         self, group: str, entries: Sequence[PolicyEntry], associations: Mapping[int, SecurityAssociation]
