@@ -35,6 +35,8 @@ GCM = TransformSet(Cipher.AES_GCM, 128)
 EVERY = pytest.mark.parametrize("transform", list(TRANSFORMS), ids=str)
 SITE_ADDRESSES = st.sampled_from(["10.1.1.10", "10.1.2.20", "10.1.3.30"])
 ADDRESSES = st.one_of(SITE_ADDRESSES, st.sampled_from(["192.0.2.1", "172.16.1.2", "224.0.0.22"]))
+# Of this, scapy corrects the IP header around it while it takes it apart.
+IGMP = 2
 PORTS = st.sampled_from([22, 53, 848, 5000, 65535])
 
 
@@ -146,7 +148,7 @@ def is_exempt(packet: bytes) -> bool:
 @given(st.lists(ip_packets(SITE_ADDRESSES, largest=1350), min_size=1, max_size=8))
 @settings(max_examples=8, deadline=None)
 def test_scapy_opens_what_crossed_and_finds_the_header_right(transform: TransformSet, packets: list[bytes]) -> None:
-    packets = [packet for packet in packets if len(packet) <= 1400 and not is_exempt(packet)]
+    packets = [packet for packet in packets if len(packet) <= 1400 and packet[9] != IGMP and not is_exempt(packet)]
     result = crossed(policy(transform), [framed(packet) for packet in packets], way="outbound")
     assert result.drops == []
     for packet, frame in zip(packets, result.sent, strict=True):
@@ -154,19 +156,26 @@ def test_scapy_opens_what_crossed_and_finds_the_header_right(transform: Transfor
         expected = IP(src=inner.src, dst=inner.dst, tos=inner.tos, ttl=inner.ttl, id=outer.id, proto=50)
         expected.flags = "DF" if "DF" in str(inner.flags) else ""
         assert frame[14:34] == bytes(expected / Raw(frame[34:]))[:20]
-        assert bytes(scapy_association(transform, inner).decrypt(outer)) == packet
+        # Its octets as they are, not as scapy would build what it makes of them.
+        assert scapy_association(transform, inner).decrypt(outer).original == packet
+
+
+def bare(packet: bytes) -> Any:
+    """For scapy: a header, and data that it does not look into."""
+    length = (packet[0] & 15) * 4
+    return IP(packet[:length]) / Raw(packet[length:])
 
 
 @EVERY
 @given(st.lists(ip_packets(SITE_ADDRESSES, largest=1350), min_size=1, max_size=8))
 @settings(max_examples=8, deadline=None)
 def test_what_scapy_seals_comes_out_as_it_went_in(transform: TransformSet, packets: list[bytes]) -> None:
-    packets = [packet for packet in packets if len(packet) <= 1400]
+    packets = [packet for packet in packets if len(packet) <= 1400 and packet[9] != IGMP]
     # A congestion mark of the outer header would rightly change the inner one.
     packets = [packet for packet in packets if packet[1] & 3 != 3]
     # scapy's tunnel header would take fragments apart from their offsets.
     packets = [packet for packet in packets if not int.from_bytes(packet[6:8], "big") & 0x3FFF]
-    frames = [framed(bytes(scapy_association(transform, IP(packet)).encrypt(IP(packet)))) for packet in packets]
+    frames = [framed(bytes(scapy_association(transform, IP(packet)).encrypt(bare(packet)))) for packet in packets]
     result = crossed(policy(transform), frames, way="inbound")
     assert (result.sent, result.drops) == ([framed(packet) for packet in packets], [])
 
