@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.chain import NODES, write_chain
 from bench.command import Labctl, descendants, peer, proportional_set_size
+from bench.dataplane import dataplane
 from bench.groups import registrations, rekeys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +146,7 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "memory": memory,
     "registrations": registrations,
     "rekeys": rekeys,
+    "dataplane": dataplane,
 }
 
 
