@@ -28,8 +28,9 @@ ARROWS: dict[str, set[str]] = {
     "fabric": {"kernel", "door", "node", "topology", "configuration"},
     "runtime": {"fabric", "kernel", "topology", "door", "configuration"},
     "simulation": PROTOCOLS | {"crypto", "configuration"},
+    "decode": {"isakmp", "crypto", "configuration"},
     "checks": {"topology", "door", "configuration"},
-    "lab": {"simulation", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "lab": {"simulation", "decode", "runtime", "topology", "fabric", "checks", "door", "configuration"},
     "cli": {"lab", "simulation", "runtime", "topology", "fabric", "checks", "door", "configuration"},
 }
 

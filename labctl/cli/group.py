@@ -30,15 +30,19 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Without a lab": {
         "check": "Say what is wrong with a topology, and where",
         "plan": "Show what 'up' would make",
-        "schema": "Print the JSON Schema of topologies",
         "simulate": "Let a group live for a month in seconds: what if?",
         "doctor": "Say what this machine can do and what is missing",
-        "image": "Build the docker runtime's node image",
-        "completion": "Print the completion script of a shell",
     },
 }
+# Rarely needed: the help has their names only, and so one screen.
+RARE: dict[str, str] = {
+    "decode": "Copy a capture so that Wireshark reads its GDOI",
+    "schema": "Print the JSON Schema of topologies",
+    "image": "Build the docker runtime's node image",
+    "completion": "Print the completion script of a shell",
+}
 
-VERBS: dict[str, str] = {verb: line for verbs in SECTIONS.values() for verb, line in verbs.items()}
+VERBS: dict[str, str] = {verb: line for verbs in (*SECTIONS.values(), RARE) for verb, line in verbs.items()}
 
 
 class ReaderLeft(Exception):
@@ -80,11 +84,12 @@ class VerbGroup(click.Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every verb by section, on one screen of 80x24, without importing one."""
         formatter.write("labctl VERB [OPTIONS]: emulated Cisco GETVPN labs, real GDOI and real ESP\n")
-        width = max(map(len, VERBS))
+        width = max(len(verb) for verbs in SECTIONS.values() for verb in verbs)
         for title, verbs in SECTIONS.items():
             formatter.write(f"{title}:\n")
             for verb, line in verbs.items():
                 formatter.write(f"  {verb.ljust(width)}  {line}\n")
+        formatter.write(f"Also: {', '.join(RARE)}\n")
         formatter.write("'labctl VERB --help' tells more, 'labctl --version' which labctl this is.\n")
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:

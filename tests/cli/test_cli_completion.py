@@ -50,7 +50,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_verbs(state: Path) -> None:
-    assert completed(state, "labctl s") == ["shell", "schema", "simulate"]
+    assert completed(state, "labctl s") == ["shell", "simulate", "schema"]
 
 
 def test_nodes_of_the_lab_that_is_up(state: Path) -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle_lab import Lab, finish, read
 from scapy.layers.inet import UDP
 from scapy.utils import PcapWriter, rdpcap
 
 pytestmark = pytest.mark.lab
-
-TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "two-sites.yml"
 
 # Of message 1 and 2 in an ISAKMP datagram: DOI and situation of the SA payload (RFC 2408 3.4).
 DOI = slice(32, 36)
@@ -27,65 +20,9 @@ ONE = (1).to_bytes(4, "big")
 
 
 @pytest.fixture(scope="module")
-def tshark() -> str:
-    found = shutil.which("tshark")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("tshark is not installed (.ci/packages installs it)")
-        pytest.skip("tshark is not installed (.ci/packages installs it)")
-    return found
-
-
-class Lab:
-    """A two-sites lab with a key log, driven by the command line as a user would."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.name = f"t{os.getpid()}"
-        self.topology = folder / f"{self.name}.yml"
-        self.topology.write_text(TOPOLOGY.read_text().replace("name: two-sites", f"name: {self.name}", 1))
-        self._environment = {**os.environ, "LABCTL_STATE": str(folder / "state"), "NO_COLOR": "1"}
-
-    @property
-    def keylog(self) -> Path:
-        return self.folder / "state" / "labs" / self.name / "keylog"
-
-    def labctl(self, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "labctl", *words],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def up(self, *nodes: str) -> None:
-        self.labctl("up", str(self.topology), *nodes, "--runtime", "namespaces", "--keylog")
-
-    def capture(self, point: str, name: str) -> tuple[subprocess.Popen[bytes], Path]:
-        """A running capture; it listens once its file has a header."""
-        path = self.folder / name
-        command = [sys.executable, "-m", "labctl", "capture", "--lab", self.name, point, "-w", str(path)]
-        process = subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while not (path.exists() and path.stat().st_size):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        return process, path
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
-    process.wait(20)
-
-
-@pytest.fixture(scope="module")
 def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Path, Path]]:
     """The lab, a capture of the registration at the key server, a capture of pings at a member's wire."""
-    lab = Lab(tmp_path_factory.mktemp("tshark"))
+    lab = Lab(tmp_path_factory.mktemp("tshark"), "two-sites")
     try:
         lab.up("ks1", "pe1", "h1", "h2")
         process, registration = lab.capture("ks1:eth0", "registration.pcapng")
@@ -97,20 +34,6 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Pa
         yield lab, registration, data
     finally:
         lab.labctl("down", lab.name)
-
-
-def read(tshark: str, path: Path, fields: list[str], *options: str, config: Path) -> list[list[str]]:
-    """Rows of fields."""
-    columns = [word for field in fields for word in ("-e", field)]
-    done = subprocess.run(
-        [tshark, "-r", str(path), "-d", "udp.port==848,isakmp", *options, "-T", "fields", *columns],
-        env={**os.environ, "WIRESHARK_CONFIG_DIR": str(config)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def test_a_registration_decrypts_with_the_key_log(

@@ -1,0 +1,10 @@
+"""Captures made readable for Wireshark where its key log cannot help (reference/gdoi-protocol.md 10.1). Sans-IO.
+
+- `isakmp`: datagrams of GDOI: rekeys decrypted, and what its dissector misreads put in the form that it expects.
+- `frames`: the same of Ethernet frames. `pcapng`: the same of a capture file, block by block.
+"""
+
+from labctl.decode.isakmp import RekeyKey, RekeyKeyError, read_rekey_keys
+from labctl.decode.pcapng import Counts, NotPcapng, decode
+
+__all__ = ["Counts", "NotPcapng", "RekeyKey", "RekeyKeyError", "decode", "read_rekey_keys"]

@@ -1,0 +1,176 @@
+"""A capture is copied block by block: GDOI becomes readable, everything else stays as it was."""
+
+from __future__ import annotations
+
+import io
+import struct
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+from scapy.utils import PcapNgReader
+
+from labctl import crypto
+from labctl.configuration import (
+    AccessListEntry,
+    Action,
+    Cipher,
+    Encryption,
+    GroupIdentity,
+    Integrity,
+    KeyServerGroup,
+    RekeyPolicy,
+    TransformSet,
+)
+from labctl.decode import Counts, NotPcapng, RekeyKey, RekeyKeyError, decode, read_rekey_keys
+from labctl.decode.isakmp import readable
+from labctl.gdoi import push
+from labctl.gdoi.group import Group
+from labctl.gdoi.payloads import KeyDownload
+from labctl.gdoi.timing import Timing
+from labctl.lab.decode import decode_file
+from labctl.lab.errors import BadRequest
+from labctl.lab.pcapng import PcapngWriter
+
+KS, GM = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+POLICY = (
+    AccessListEntry(Action.DENY, 6, IPv4Network("0.0.0.0/0"), IPv4Network("0.0.0.0/0"), 0, 179),
+    AccessListEntry(Action.PERMIT, 0, IPv4Network("10.1.0.0/16"), IPv4Network("10.1.0.0/16")),
+)
+
+
+def rekey(encryption: Encryption = Encryption.AES_CBC, key_bits: int = 256) -> tuple[bytes, RekeyKey]:
+    """A rekey as a key server sends it, and its key as the key log has it."""
+    policy = RekeyPolicy(encryption=encryption, key_bits=key_bits)
+    transform = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
+    configuration = KeyServerGroup("G", GroupIdentity(1234), KS, POLICY, transform, rekey=policy)
+    signing_key = crypto.generate_rsa_key()
+    group = Group(configuration, Random(3).randbytes, signing_key, Timing())
+    group.renew(0)
+    kek = group.kek
+    assert kek is not None
+    told = push.Push(7, (), group.sa_payload(0, private=True), KeyDownload(group.key_packets()))
+    return push.build(told, kek, signing_key), RekeyKey(kek.spi, kek.iv, kek.key)
+
+
+def datagram(data: bytes, port: int = 848) -> Packet:
+    return Ether() / IP(src=str(KS), dst=str(GM)) / UDP(sport=port, dport=port) / Raw(data)
+
+
+def capture(*packets: Packet) -> bytes:
+    stream = io.BytesIO()
+    writer = PcapngWriter(stream, "test")
+    interface = writer.interface("ks1:eth0")
+    for number, packet in enumerate(packets):
+        writer.packet(interface, number, len(bytes(packet)), bytes(packet))
+    writer.statistics(interface, 9, len(packets), 0)
+    return stream.getvalue()
+
+
+def decoded(tmp_path: Path, content: bytes, *keys: RekeyKey) -> tuple[list[Packet], Counts]:
+    """What scapy reads of the copy, every length and checksum included."""
+    target = io.BytesIO()
+    counts = decode(io.BytesIO(content), target, {key.spi: key for key in keys})
+    path = tmp_path / "clear.pcapng"
+    path.write_bytes(target.getvalue())
+    with PcapNgReader(str(path)) as reader:
+        return list(reader), counts
+
+
+@pytest.mark.parametrize(
+    ("encryption", "key_bits"), [(Encryption.AES_CBC, 128), (Encryption.AES_CBC, 192), (Encryption.TRIPLE_DES, 192)]
+)
+def test_a_rekey_is_decrypted_whatever_its_cipher_and_its_packet_is_whole(
+    encryption: Encryption, key_bits: int, tmp_path: Path
+) -> None:
+    sealed, key = rekey(encryption, key_bits)
+    (packet,), counts = decoded(tmp_path, capture(datagram(sealed)), key)
+    assert counts == Counts(1, 1, 0, 0)
+    data = bytes(packet[UDP].payload)
+    assert data[:19] == sealed[:19] and data[19] == 0, "the header without the flag E"
+    assert int.from_bytes(data[24:28], "big") == len(data) == packet[UDP].len - 8 == packet[IP].len - 28
+    checksum, packet[IP].chksum = packet[IP].chksum, None
+    assert IP(bytes(packet[IP])).chksum == checksum
+    # SEQ comes first, and its number is where RFC 6407 5.7 puts it.
+    assert data[28:36] == struct.pack("!BBHI", 1, 0, 8, 7)
+
+
+def test_what_is_not_ours_to_open_stays_as_it_was(tmp_path: Path) -> None:
+    sealed, key = rekey()
+    forged = sealed[:-16] + bytes(16)
+    packets = [
+        Ether() / IP(src=str(KS), dst=str(GM)) / ICMP() / Raw(b"ping"),
+        datagram(sealed, port=500),
+        datagram(sealed[:40]),
+        Ether() / IP(src=str(KS), dst=str(GM), flags="MF") / UDP(sport=848, dport=848) / Raw(sealed),
+        Ether(bytes(datagram(sealed))[:60]),
+        datagram(forged[:28] + bytes(len(forged) - 28)),
+    ]
+    content = capture(*packets)
+    target = io.BytesIO()
+    counts = decode(io.BytesIO(content), target, {key.spi: key})
+    assert target.getvalue() == content and counts.opened == 0
+    found, counts = decoded(tmp_path, capture(datagram(sealed)), RekeyKey(bytes(16), key.iv, key.key))
+    assert counts == Counts(1, 0, 1, 0) and bytes(found[0][UDP].payload) == sealed
+
+
+def test_copies_of_a_registration_are_left_out_and_copies_of_a_rekey_are_not(tmp_path: Path) -> None:
+    sealed, key = rekey()
+    first = bytes(16) + bytes((1, 0x10, 2, 0)) + bytes(4) + (28 + 12).to_bytes(4, "big")
+    main_mode = b"cookie12" + first[8:] + struct.pack("!BBHII", 0, 0, 12, 2, 0)
+    found, counts = decoded(tmp_path, capture(*[datagram(main_mode)] * 3, *[datagram(sealed)] * 2), key)
+    assert counts == Counts(3, 2, 0, 2)
+    assert bytes(found[0][UDP].payload)[32:40] == struct.pack("!II", 1, 1), "tshark learns from DOI 1 alone"
+
+
+@given(st.binary(max_size=400))
+def test_no_plaintext_confuses_it(noise: bytes) -> None:
+    key = RekeyKey(bytes(range(16)), bytes(16), bytes(32))
+    body = noise + bytes(-len(noise) % 16)
+    sealed = crypto.cbc_encrypt(crypto.BlockCipher.AES, key.key, key.iv, body)
+    header = key.spi + bytes((1, 0x10, 33, 1)) + bytes(4) + (28 + len(sealed)).to_bytes(4, "big")
+    changed = readable(header + sealed, {key.spi: key})
+    assert changed == header + sealed or changed[19] == 0
+
+
+@given(st.binary(max_size=200))
+def test_a_file_that_is_no_capture_is_refused(content: bytes) -> None:
+    for broken in (content, capture(datagram(b"x"))[: len(content)], capture()[:8] + content):
+        try:
+            decode(io.BytesIO(broken), io.BytesIO(), {})
+        except NotPcapng:
+            continue
+        assert len(broken) == 0 or broken == capture(datagram(b"x"))[: len(broken)]
+
+
+def test_keys_that_are_none_are_told_by_their_line() -> None:
+    line = f"{'ab' * 16},{'cd' * 16},{'ef' * 32}"
+    assert read_rekey_keys(["", line])[b"\xab" * 16] == RekeyKey(b"\xab" * 16, b"\xcd" * 16, b"\xef" * 32)
+    for broken in ("ab", f"{line},", line[2:], line.replace("ef", "eg"), f"{'ab' * 16},{'cd' * 15},{'ef' * 32}"):
+        with pytest.raises(RekeyKeyError, match="line 2"):
+            read_rekey_keys([line, broken])
+
+
+def test_a_bad_request_says_which_file_and_leaves_nothing(tmp_path: Path) -> None:
+    wire, clear, keylog = tmp_path / "wire.pcapng", tmp_path / "clear.pcapng", tmp_path / "keylog"
+    with pytest.raises(BadRequest, match="no key log of rekeys"):
+        decode_file(wire, clear, keylog)
+    keylog.mkdir()
+    (keylog / "gdoi_kek").write_text("")
+    with pytest.raises(BadRequest, match=r"wire.pcapng: No such file"):
+        decode_file(wire, clear, keylog)
+    wire.write_bytes(b"no capture")
+    with pytest.raises(BadRequest, match="not a whole pcapng file"):
+        decode_file(wire, clear, keylog)
+    wire.write_bytes(capture(datagram(b"x")))
+    with pytest.raises(BadRequest, match="nowhere"):
+        decode_file(wire, tmp_path / "nowhere" / "clear.pcapng", keylog)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keylog", "wire.pcapng"]
+    assert decode_file(wire, clear, keylog).packets == 1
+    assert clear.stat().st_mode & 0o777 == 0o600
