@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
-from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey, SaDirection
+from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey, SaDirection, Trustpoint
 from labctl.gdoi import encoding
 from labctl.gdoi.decoding import Policy, combine, read_policy
 from labctl.gdoi.early_rekeys import EarlyRekeys
@@ -32,14 +32,16 @@ from labctl.gdoi.events import (
 from labctl.gdoi.key_path import NotAddressed
 from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, apply_push
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
+from labctl.gdoi.phase1_failures import failure_message
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.push import Push, ReplayedRekey, open_push
 from labctl.gdoi.spi import may_be_of
 from labctl.gdoi.timing import Timing
+from labctl.isakmp import refusals
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
 from labctl.isakmp.errors import InvalidHash, MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.events import Cause, Phase1Failed, Phase1Hint
+from labctl.isakmp.events import Phase1Failed, Phase1Hint
 from labctl.isakmp.header import ExchangeType, PayloadType
 from labctl.isakmp.main_mode import RandomSource, known, only
 from labctl.isakmp.payloads import Identification, IdType, Nonce, Notification
@@ -119,6 +121,8 @@ class GroupMember:
         policies: Sequence[IsakmpPolicy],
         pre_shared_keys: Sequence[PreSharedKey],
         *,
+        trustpoints: Sequence[Trustpoint] = (),
+        started: float = 0.0,
         random: RandomSource,
         initial_contact: bool = True,
         limits: Limits | None = None,
@@ -158,6 +162,8 @@ class GroupMember:
             self,
             policies=policies,
             pre_shared_keys=pre_shared_keys,
+            trustpoints=trustpoints,
+            started=started,
             random=random,
             initial_contact=initial_contact,
             limits=limits,
@@ -255,6 +261,10 @@ class GroupMember:
         if turned:
             self._ordered = None
             self._refresh_keys(now)
+
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint], now: float) -> None:
+        """Other certificates, CAs or CRLs from now on; keys stay. Raises LocalError, changing nothing."""
+        self._isakmp.set_trustpoints(trustpoints, now)
 
     def data_plane_error(self, kind: str, now: float) -> None:
         """A packet could not be decrypted (an SPI nobody told us, a replay): `client recovery-check` asks elsewhere."""
@@ -556,15 +566,9 @@ class GroupMember:
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
         """Phase 1 with the key server did not come to an end."""
-        peer = failure.peer.address
         if not failure.initiator or self.state is not State.PHASE1 or failure.peer != self._server():
             return
-        if failure.cause == Cause.AUTHENTICATION:
-            text = f"IKE message from {peer} failed its sanity check or is malformed"
-            self._log("CRYPTO", 4, "IKMP_BAD_MESSAGE", text)
-        else:
-            text = f"Processing of Main mode failed with peer at {peer}: {failure.reason}"
-            self._log("CRYPTO", 6, "IKMP_MODE_FAILURE", text)
+        self._events.append(failure_message(failure))
         self._failed(failure.reason, now)
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
@@ -578,6 +582,10 @@ class GroupMember:
             return
         known_reason = next((text for kind, text in _REFUSALS.items() if kind == notification.kind), None)
         reason = (known_reason or f"it refuses with {notification.name}").format(identity=self.membership.identity)
+        if notification.kind == NotifyType.AUTHENTICATION_FAILED and (
+            told := refusals.text_of(notification, sa.peer_vendor_ids)
+        ):
+            reason += f": {told}"
         if notification.kind in _COMPLAINTS:
             self._pull.problem = reason
             return

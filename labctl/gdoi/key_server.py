@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey, RekeyTransport
+from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey, RekeyTransport, Trustpoint
 from labctl.gdoi import encoding
 from labctl.gdoi.ack import Unsolicited
+from labctl.gdoi.authorization import Denied, check_identities, denial
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
 from labctl.gdoi.group import Change, Group
 from labctl.gdoi.members import Member
 from labctl.gdoi.numbers import GapAttribute
 from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
+from labctl.gdoi.phase1_failures import failure_message
 from labctl.gdoi.sender_ids import SenderIdsExhausted
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
@@ -99,6 +101,8 @@ class KeyServer:
         policies: Sequence[IsakmpPolicy],
         pre_shared_keys: Sequence[PreSharedKey],
         *,
+        trustpoints: Sequence[Trustpoint] = (),
+        started: float = 0.0,
         random: RandomSource,
         signing_key: crypto.RsaPrivateKey | None = None,
         relaxed_doi: bool = True,
@@ -106,6 +110,8 @@ class KeyServer:
         timing: Timing | None = None,
     ) -> None:
         timing = timing or Timing()
+        for item in groups:
+            check_identities(item.name, item.authorized_identities)
         self._random = random
         self._groups = {
             encoding.group_identity(group.identity).pack(): Group(group, random, signing_key, timing)
@@ -115,6 +121,8 @@ class KeyServer:
             self,
             policies=policies,
             pre_shared_keys=pre_shared_keys,
+            trustpoints=trustpoints,
+            started=started,
             random=random,
             relaxed_doi=relaxed_doi,
             limits=limits,
@@ -214,15 +222,38 @@ class KeyServer:
         """
         found = self.group(group)
         found.revoked.add(address)
-        self._drop_pulls(found)
-        self._order(found, lambda item: item.exclude([address], now, immediate=immediate), now)
+        self._exclude(found, (address,), now, immediate=immediate)
+
+    def _exclude(self, group: Group, gone: Sequence[IPv4Address], now: float, *, immediate: bool = False) -> None:
+        self._drop_pulls(group)
+        self._order(group, lambda item: item.exclude(gone, now, immediate=immediate), now)
 
     def allow(self, group: str, address: IPv4Address) -> None:
         """Let an evicted member in again."""
         self.group(group).revoked.discard(address)
 
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint], now: float) -> None:
+        """Other certificates, CAs or CRLs, as `registration periodic crl` takes note of them.
+
+        Whoever they do not bear out any more loses phase 1, gets no further key, and its group goes on under keys that
+        it does not know, as after `evict`. Raises LocalError, changing nothing.
+        """
+        self._isakmp.set_trustpoints(trustpoints, now)
+        for group in self._groups.values():
+            name = group.configuration.name
+            refused = {
+                member.address: reason
+                for member in group.members.values()
+                if (reason := self._isakmp.refuses(member.certificates, now))
+            }
+            for address, reason in refused.items():
+                self._log("GDOI", 3, "KS_GM_REVOKED", f"GM {address} is let into the group {name} no more: {reason}")
+            if refused:
+                self._exclude(group, tuple(refused), now)
+
     def reconfigure(self, configuration: KeyServerGroup) -> None:
         """Another policy for the group of that name, from its next rekey on. Raises LocalError."""
+        check_identities(configuration.name, configuration.authorized_identities)
         group = self.group(configuration.name)
         was = group.configuration
         if group.reconfigure(configuration):
@@ -277,13 +308,8 @@ class KeyServer:
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
         """Say why a member did not come through phase 1 (reference/cisco-getvpn.md 4)."""
-        peer = failure.peer.address
-        if failure.cause == Cause.AUTHENTICATION:
-            text = f"IKE message from {peer} failed its sanity check or is malformed: {failure.reason}"
-            self._log("CRYPTO", 4, "IKMP_BAD_MESSAGE", text)
-        elif failure.cause != Cause.TIMEOUT:
-            text = f"Processing of Main mode failed with peer at {peer}: {failure.reason}"
-            self._log("CRYPTO", 6, "IKMP_MODE_FAILURE", text)
+        if failure.cause != Cause.TIMEOUT:
+            self._events.append(failure_message(failure))
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
         """Group membership outlives phase 1 (RFC 6407 3): only open PULLs go."""
@@ -369,8 +395,9 @@ class KeyServer:
         if group is None:
             self._refuse_group(sa, received, identity, now)
             return
-        if not group.authorizes(sa.peer.address):
-            self._refuse_member(sa, received, group, now)
+        denied = denial(group, sa)
+        if denied is not None:
+            self._refuse_member(sa, received, denied, now)
             return
         self._tell(group, group.renew(now))
         self._transmit(group, now)
@@ -401,17 +428,12 @@ class KeyServer:
         self._isakmp.reply(received, None, now)
         self._isakmp.notify(sa, NotifyType.INVALID_ID_INFORMATION)
 
-    def _refuse_member(self, sa: Phase1Sa, received: Received, group: Group, now: float) -> None:
-        name, address = group.configuration.name, sa.peer.address
-        if address in group.revoked:
-            text = f"Group {name} received registration from revoked GM {address}"
-            self._log("GDOI", 3, "KS_GM_REVOKED", text)
-        else:
-            text = f"Group {name} received registration from unauthorized ip address: {address}"
-            self._log("GDOI", 1, "UNAUTHORIZED_IPADDR", text)
+    def _refuse_member(self, sa: Phase1Sa, received: Received, denied: Denied, now: float) -> None:
+        self._events.extend(denied.logs)
         sa.forget(received.header.message_id)
         self._isakmp.reply(received, None, now)
-        self._isakmp.notify(sa, NotifyType.AUTHENTICATION_FAILED)
+        told = denied.told.encode() if vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids else b""
+        self._isakmp.notify(sa, NotifyType.AUTHENTICATION_FAILED, told)
 
     def _deliver_keys(self, sa: Phase1Sa, received: Received, opened: Opened, pull: _Pull, now: float) -> None:
         """Message 3 to message 4. Only HASH(3) proves that the member is alive: nothing changes before it."""
@@ -470,7 +492,8 @@ class KeyServer:
         if not group.members:
             self._log("GDOI", 6, "KS_FIRST_GM", f"Re-key: First GM {address} seen by KS in the group {name}.")
         private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
-        group.register(address, sender_ids, now, private=private, rekeys_seen=rekeys_seen)
+        member = group.register(address, sender_ids, now, private=private, rekeys_seen=rekeys_seen)
+        member.certificates = sa.certificates
         self._transmit(group, now)
         self._events.append(StateChanged(name))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from labctl import crypto
+
 
 @dataclass(slots=True)
 class Member:
@@ -23,6 +25,8 @@ class Member:
     acknowledged: int = 0
     acknowledged_at: float | None = None
     missed: int = 0
+    # From the one that phase 1 proved it with to a CA; none with a pre-shared key.
+    certificates: tuple[crypto.Certificate, ...] = ()
 
     @property
     def answers(self) -> bool:

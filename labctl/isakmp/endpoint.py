@@ -8,26 +8,20 @@ and go up raw; all else belongs to a phase-1 SA or to one in the making, by its 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Sequence
 
 from labctl import crypto
-from labctl.configuration import Hash, IsakmpPolicy, PreSharedKey
-from labctl.isakmp import events
+from labctl.configuration import Hash, IsakmpPolicy, PreSharedKey, Trustpoint
+from labctl.isakmp import events, refusals
 from labctl.isakmp.admission import HalfOpen, HalfOpenExchanges
+from labctl.isakmp.authentication import UNKNOWN, CertificateRefused, CredentialMissing, Credentials
 from labctl.isakmp.datagram import Datagram, Endpoint
-from labctl.isakmp.errors import (
-    AuthenticationFailed,
-    MalformedMessage,
-    NoProposalChosen,
-    NotifyType,
-    PeerError,
-)
+from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.events import Cause
 from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Header, PayloadType
 from labctl.isakmp.limits import Limits
 from labctl.isakmp.main_mode import MainMode, RandomSource, State, Terms
-from labctl.isakmp.payloads import Delete, Identification, Notification, Payload, pack_chain, parse_chain
+from labctl.isakmp.payloads import Delete, Notification, Payload, pack_chain, parse_chain
 from labctl.isakmp.payloads.control import PROTOCOL_ISAKMP
 from labctl.isakmp.reader import Reader
 from labctl.isakmp.replies import Replies
@@ -39,18 +33,12 @@ from labctl.isakmp.upper import Received, UpperExchanges
 __all__ = ["IsakmpEndpoint", "Limits", "Received", "UpperExchanges"]
 
 
-_HINTS = {
-    NotifyType.NO_PROPOSAL_CHOSEN: (Cause.NO_PROPOSAL, "it accepts none of our ISAKMP policies"),
-    NotifyType.AUTHENTICATION_FAILED: (Cause.AUTHENTICATION, "authentication failed, the pre-shared keys differ"),
-    NotifyType.INVALID_KEY_INFORMATION: (Cause.NO_KEY, "it has no pre-shared key for our address"),
-    NotifyType.PAYLOAD_MALFORMED: (Cause.MALFORMED, "it cannot read our messages"),
-}
-
-
 class IsakmpEndpoint:
     """Phase 1 on one port. Not bound to an address: replies leave from where the request came to.
 
     `initial_contact`: nobody else at our address holds SAs with the same peers, so a new one replaces all.
+    `started`: the wall clock, in seconds since 1970, when `now` is 0; certificates are looked at on it.
+    Raises LocalError for a trustpoint that cannot be read.
     """
 
     def __init__(
@@ -59,6 +47,8 @@ class IsakmpEndpoint:
         *,
         policies: Sequence[IsakmpPolicy],
         pre_shared_keys: Sequence[PreSharedKey],
+        trustpoints: Sequence[Trustpoint] = (),
+        started: float = 0.0,
         random: RandomSource,
         relaxed_doi: bool = True,
         initial_contact: bool = True,
@@ -67,7 +57,7 @@ class IsakmpEndpoint:
         self.limits = limits or Limits()
         self._upper = upper
         self._policies = tuple(policies)
-        self._secrets: Mapping[IPv4Address, bytes] = {key.peer: key.secret for key in pre_shared_keys}
+        self._credentials = Credentials(pre_shared_keys, trustpoints, started)
         self._random = random
         self._relaxed_doi = relaxed_doi
         self._initial_contact = initial_contact
@@ -117,13 +107,13 @@ class IsakmpEndpoint:
     # What the owner does.
 
     def initiate(self, local: Endpoint, peer: Endpoint, now: float, *, doi: int = Doi.GDOI) -> bool:
-        """Begin phase 1. False, with `on_failed`, where there is no pre-shared key for the peer."""
-        secret = self._secrets.get(peer.address)
-        if secret is None:
-            self._fail(peer, True, Cause.NO_KEY, f"no pre-shared key for {peer.address} is configured here", now)
+        """Begin phase 1. False, with `on_failed`, where there is neither key nor certificate for the peer."""
+        exchange = MainMode(self._terms(), local, peer, initiator=True)
+        try:
+            data = exchange.first_message(doi=doi)
+        except CredentialMissing as error:
+            self._fail(peer, True, Cause.NO_KEY, error.reason, now)
             return False
-        exchange = MainMode(self._terms(local, secret), local, peer, initiator=True)
-        data = exchange.first_message(doi=doi)
         cookie = self._half_open.add(exchange)
         self._requests.send(("phase1", cookie, 0), Datagram(data, local, peer), now)
         return True
@@ -133,6 +123,29 @@ class IsakmpEndpoint:
         for cookie, entry in self._half_open:
             if entry.exchange.initiator and entry.exchange.peer == peer:
                 self._drop_half_open(cookie)
+
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint], now: float) -> None:
+        """Certificates, CAs and CRLs from now on; SAs whose certificate they do not bear out end.
+
+        Raises LocalError, changing nothing, for a trustpoint that cannot be read.
+        """
+        self._credentials.set_trustpoints(trustpoints)
+        for sa in self.associations:
+            reason = self.refuses(sa.certificates, now)
+            if reason:
+                self.delete(sa, now, reason)
+
+    def refuses(self, certificates: Sequence[crypto.Certificate], now: float) -> str:
+        """Why a peer with these certificates is not believed any more; empty if it is, or has none.
+
+        A CRL that is missing or outdated says nothing against anybody: it counts when phase 1 is held the next time.
+        """
+        try:
+            if certificates:
+                self._credentials.path_of(certificates, now)
+        except CertificateRefused as error:
+            return "" if error.refusal in UNKNOWN else error.reason
+        return ""
 
     def send(self, sa: Phase1Sa, data: bytes) -> None:
         """Send a message under an SA, once."""
@@ -250,18 +263,12 @@ class IsakmpEndpoint:
         datagram = received.datagram
         peer = datagram.source
         self._half_open.admit(peer, received.header.initiator_cookie)
-        secret = self._secrets.get(peer.address)
-        if secret is None:
-            self._refuse(received, NotifyType.INVALID_KEY_INFORMATION, now)
-            self._fail(peer, False, Cause.NO_KEY, f"no pre-shared key for {peer.address} is configured here", now)
-            return
-        exchange = MainMode(self._terms(datagram.destination, secret), datagram.destination, peer, initiator=False)
+        exchange = MainMode(self._terms(), datagram.destination, peer, initiator=False)
         try:
             answer = exchange.answer_offer(received.header, datagram.data)
         except PeerError as error:
             self._refuse(received, error.notify, now)
-            cause = Cause.NO_PROPOSAL if isinstance(error, NoProposalChosen) else Cause.MALFORMED
-            self._fail(peer, False, cause, error.reason, now)
+            self._fail(peer, False, refusals.cause_of(error), error.reason, now)
             raise
         cookie = self._half_open.add(exchange)
         self._timers.set(("half-open", cookie, 0), now + self.limits.half_open_seconds)
@@ -269,14 +276,18 @@ class IsakmpEndpoint:
 
     def _phase1_error(self, cookie: bytes, entry: HalfOpen, received: Received, error: PeerError, now: float) -> None:
         """A bad message does not end an exchange: anybody can send one. It is told once, and counts at the end."""
-        cause = Cause.AUTHENTICATION if isinstance(error, AuthenticationFailed) else Cause.MALFORMED
-        exchange = entry.exchange
+        exchange, cause = entry.exchange, refusals.cause_of(error)
+        text = refusals.text_for(error, exchange.vendor_ids)
         if exchange.initiator:
             entry.hint = events.Phase1Hint(exchange.peer, cause, error.reason)
             self._events.append(entry.hint)
+            if cause == Cause.CERTIFICATE and not entry.reported:
+                entry.reported = True
+                sa = exchange.refusing(received.datagram.data)
+                self._inform(sa, Notification(error.notify, Doi.GDOI, PROTOCOL_ISAKMP, sa.cookies, text))
         elif not entry.reported:
             entry.reported = True
-            self._refuse(received, error.notify, now)
+            self._refuse(received, error.notify, now, text)
             self._fail(exchange.peer, False, cause, error.reason, now)
 
     def _establish(self, cookie: bytes, exchange: MainMode, sa: Phase1Sa, now: float) -> None:
@@ -316,6 +327,11 @@ class IsakmpEndpoint:
             )
             return
         self._events.append(events.NotificationReceived(sa, notification.kind, notification.name))
+        if refusals.refuses_phase1(sa, notification):
+            cause, reason = refusals.explain(notification, True, sa.peer_vendor_ids)
+            self.delete(sa, now, reason, tell=False)
+            self._fail(sa.peer, False, cause, reason, now)
+            return
         self._upper.on_notification(sa, notification, now)
 
     def _deleted(self, sa: Phase1Sa, delete: Delete, now: float) -> None:
@@ -330,8 +346,8 @@ class IsakmpEndpoint:
             raise PeerError("an informational message outside any SA", NotifyType.INVALID_COOKIE)
         for item in parse_chain(header.next_payload, Reader(received.datagram.data, HEADER_OCTETS)):
             if isinstance(item.payload, Notification) and item.payload.is_error:
-                known = next((value for kind, value in _HINTS.items() if kind == item.payload.kind), None)
-                cause, reason = known or (Cause.MALFORMED, f"it answers {item.payload.name}")
+                exchange = entry.exchange
+                cause, reason = refusals.explain(item.payload, exchange.method.signs, exchange.vendor_ids)
                 entry.hint = events.Phase1Hint(peer, cause, reason)
                 self._events.append(entry.hint)
                 return
@@ -339,9 +355,8 @@ class IsakmpEndpoint:
 
     # Sending.
 
-    def _terms(self, local: Endpoint, secret: bytes) -> Terms:
-        identity = Identification.ipv4(local.address)
-        return Terms(self._policies, secret, identity, self._relaxed_doi, self._random, self._initial_contact)
+    def _terms(self) -> Terms:
+        return Terms(self._policies, self._credentials, self._relaxed_doi, self._random, self._initial_contact)
 
     def _inform(self, sa: Phase1Sa, payload: Payload) -> None:
         message_id = self.new_message_id()
@@ -354,10 +369,10 @@ class IsakmpEndpoint:
             pass
         return number
 
-    def _refuse(self, received: Received, kind: NotifyType, now: float) -> None:
+    def _refuse(self, received: Received, kind: NotifyType, now: float, text: bytes = b"") -> None:
         """Tell in clear why we do not go on; kept as the reply, so that copies of the message cost nothing."""
         header = received.header
-        body = pack_chain([Notification(kind, Doi.GDOI, PROTOCOL_ISAKMP)])
+        body = pack_chain([Notification(kind, Doi.GDOI, PROTOCOL_ISAKMP, data=text)])
         answer = Header(
             header.initiator_cookie,
             header.responder_cookie if header.responder_cookie != ZERO_COOKIE else self._random(8),

@@ -69,5 +69,8 @@ class Cause:
     NO_PROPOSAL = "no-proposal"
     NO_KEY = "no-key"
     AUTHENTICATION = "authentication"
+    # The peer's certificate, or its signature, is not believed here; and ours not there.
+    CERTIFICATE = "certificate"
+    REFUSED = "refused"
     MALFORMED = "malformed"
     UNREACHABLE = "unreachable"

@@ -1,4 +1,4 @@
-"""The key schedule of IKEv1 phase 1 with pre-shared keys (RFC 2409 5, 5.4, appendix B)."""
+"""The key schedule of IKEv1 phase 1 (RFC 2409 5, 5.1, 5.4, appendix B)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class Phase1Keys:
 def skeyid_from_psk(name: Hash, psk: bytes, nonce_i: bytes, nonce_r: bytes) -> bytes:
     """SKEYID = prf(psk, Ni_b | Nr_b) (RFC 2409 5.4)."""
     return crypto.hmac(name, psk, nonce_i, nonce_r)
+
+
+def skeyid_from_signatures(name: Hash, shared_secret: bytes, nonce_i: bytes, nonce_r: bytes) -> bytes:
+    """SKEYID = prf(Ni_b | Nr_b, g^xy), where signatures prove who the peers are (RFC 2409 5.1)."""
+    return crypto.hmac(name, nonce_i + nonce_r, shared_secret)
 
 
 def expand_cipher_key(name: Hash, skeyid_e: bytes, octets: int) -> bytes:

@@ -1,4 +1,4 @@
-"""IKEv1 Main Mode with pre-shared keys (RFC 2409 5.4): one exchange, either side.
+"""IKEv1 Main Mode with pre-shared keys or signatures (RFC 2409 5.1, 5.4; RFC 4754): one exchange, either side.
 
 The machine, as states that wait for one message each:
 
@@ -12,7 +12,7 @@ duplicates and owns the tables. A PeerError ends the exchange; a message that do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -20,11 +20,14 @@ from labctl import crypto
 from labctl.configuration import Encryption, IsakmpPolicy
 from labctl.isakmp import keys as schedule
 from labctl.isakmp import proposals, vendor
+from labctl.isakmp.authentication import CURVE_HASHES, MAX_REQUESTS, X509_SIGNATURE, Credentials, Method
 from labctl.isakmp.datagram import Endpoint
 from labctl.isakmp.errors import AuthenticationFailed, InvalidId, LocalError, MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Flag, Header
 from labctl.isakmp.keys import Phase1Keys
 from labctl.isakmp.payloads import (
+    Certificate,
+    CertificateRequest,
     Chained,
     HashPayload,
     Identification,
@@ -34,6 +37,7 @@ from labctl.isakmp.payloads import (
     Payload,
     Proposal,
     SecurityAssociation,
+    Signature,
     VendorId,
     pack_chain,
     parse_chain,
@@ -46,6 +50,9 @@ NONCE_OCTETS = 32
 # Protocol and port of a phase-1 identity (RFC 2407 4.6.2; reference 2.7): any port where the protocol is 0.
 UDP = 17
 IDENTITY_PORTS = (0, 500, 848)
+
+# Certificates and signatures that one exchange looks at before it looks at no more: each takes a millisecond.
+MAX_PROOFS = 4
 
 T = TypeVar("T")
 RandomSource = Callable[[int], bytes]
@@ -64,11 +71,10 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an exchange is held under: our policies, the key shared with this peer, our identity."""
+    """What an exchange is held under: our policies, and what we prove ourselves with."""
 
     policies: Sequence[IsakmpPolicy]
-    secret: bytes = field(repr=False)
-    identity: Identification
+    credentials: Credentials
     relaxed_doi: bool
     random: RandomSource
     initial_contact: bool = True
@@ -83,6 +89,7 @@ class MainMode:
         self.initiator = initiator
         self.state = State.WAIT_SA if initiator else State.WAIT_KE_OF_INITIATOR
         self.policy: IsakmpPolicy | None = None
+        self.method = Method.PRE_SHARED_KEY
         self.lifetime = 0
         self.initial_contact = False
         self.sa: Phase1Sa | None = None
@@ -100,6 +107,10 @@ class MainMode:
         self._keys: Phase1Keys | None = None
         self._iv = b""
         self._vendor_ids: set[bytes] = set()
+        # CAs that the peer asks for certificates of, in DER.
+        self._requested: dict[bytes, None] = {}
+        self._usable = terms.credentials.usable(peer.address)
+        self._proofs = 0
 
     @property
     def cookies(self) -> bytes:
@@ -107,10 +118,18 @@ class MainMode:
         mine, theirs = self._own_cookie, self._peer_cookie
         return mine + theirs if self.initiator else theirs + mine
 
+    @property
+    def vendor_ids(self) -> frozenset[bytes]:
+        """What the peer has said of itself so far."""
+        return frozenset(self._vendor_ids)
+
     def first_message(self, *, doi: int = Doi.GDOI) -> bytes:
-        """Message 1 of an initiator."""
+        """Message 1 of an initiator. Raises CredentialMissing."""
         self._doi = doi
-        self._offer = proposals.offer(self._terms.policies, doi)
+        try:
+            self._offer = proposals.offer(self._terms.policies, doi, self._usable)
+        except proposals.CannotProve as error:
+            raise self._terms.credentials.missing(error.wanted, self.peer.address) from None
         self._offer_body = self._offer.pack()
         return self._clear([self._offer, *(VendorId(data) for data in vendor.OURS)])
 
@@ -119,9 +138,13 @@ class MainMode:
         self._peer_cookie = header.initiator_cookie
         chain = self._parse_clear(header, data)
         offered = leading_association(chain)
-        self._note_vendors(chain)
-        choice = proposals.choose(self._terms.policies, offered, relaxed_doi=self._terms.relaxed_doi)
-        self.policy, self.lifetime, self._doi = choice.policy, choice.lifetime, choice.doi
+        self._note(chain)
+        terms = self._terms
+        try:
+            choice = proposals.choose(terms.policies, offered, relaxed_doi=terms.relaxed_doi, usable=self._usable)
+        except proposals.CannotProve as error:
+            raise terms.credentials.missing(error.wanted, self.peer.address) from None
+        self.policy, self.method, self.lifetime, self._doi = choice.policy, choice.method, choice.lifetime, choice.doi
         self._offer_body = chain[0].body
         proposal = Proposal(choice.proposal.number, choice.proposal.protocol, b"", (choice.transform,))
         answer = SecurityAssociation(choice.doi, offered.situation, (proposal,))
@@ -140,18 +163,25 @@ class MainMode:
     def _receive_choice(self, header: Header, data: bytes) -> bytes:
         chain = self._parse_clear(header, data)
         answer = leading_association(chain)
-        self._note_vendors(chain)
+        self._note(chain)
         if header.responder_cookie == ZERO_COOKIE:
             raise PeerError("the responder cookie is zero", NotifyType.INVALID_COOKIE)
-        self.policy, self.lifetime = proposals.accepted(self._terms.policies, known(self._offer), answer)
+        self.policy, self.method, self.lifetime = proposals.accepted(
+            self._terms.policies, known(self._offer), answer, self._usable
+        )
         self._peer_cookie = header.responder_cookie
         self._private = crypto.generate_private_value(self.policy.group)
         self.state = State.WAIT_KE_OF_RESPONDER
-        return self._clear([KeyExchange(self._private.public), Nonce(self._nonce)])
+        return self._clear(self._key_exchange_payloads())
+
+    def _key_exchange_payloads(self) -> list[Payload]:
+        """Messages 3 and 4. Whom we trust is nobody's business where no certificates are to come."""
+        requests = self._terms.credentials.requests() if self.method.signs else []
+        return [KeyExchange(known(self._private).public), Nonce(self._nonce), *requests]
 
     def _receive_key_exchange(self, header: Header, data: bytes) -> bytes:
         chain = self._parse_clear(header, data)
-        self._note_vendors(chain)
+        self._note(chain)
         public, nonce = only(chain, KeyExchange), only(chain, Nonce)
         policy = known(self.policy)
         if self._private is None:
@@ -162,7 +192,11 @@ class MainMode:
             raise PeerError(str(error), NotifyType.INVALID_KEY_INFORMATION) from None
         self._peer_public = public.data
         nonces = (self._nonce, nonce.data) if self.initiator else (nonce.data, self._nonce)
-        skeyid = schedule.skeyid_from_psk(policy.hash, self._terms.secret, *nonces)
+        if self.method.signs:
+            skeyid = schedule.skeyid_from_signatures(policy.hash, secret, *nonces)
+        else:
+            shared_key = known(self._terms.credentials.secret(self.peer.address))
+            skeyid = schedule.skeyid_from_psk(policy.hash, shared_key, *nonces)
         octets = policy.key_bits // 8 if policy.encryption is Encryption.AES_CBC else schedule.TRIPLE_DES_KEY_OCTETS
         cipher = schedule.CIPHERS[policy.encryption]
         self._keys = schedule.derive(policy.hash, cipher, octets, skeyid, secret, self.cookies)
@@ -171,13 +205,13 @@ class MainMode:
             self.state = State.WAIT_ID_OF_RESPONDER
             return self._sealed(self._identity_payloads())
         self.state = State.WAIT_ID_OF_INITIATOR
-        return self._clear([KeyExchange(self._private.public), Nonce(self._nonce)])
+        return self._clear(self._key_exchange_payloads())
 
     def _receive_identity(self, header: Header, data: bytes, now: float) -> bytes | None:
-        chain, identity, proof = self._open(header, data)
+        chain, identity = self._open(header, data)
+        self._note(chain)
         body = next(item.body for item in chain if isinstance(item.payload, Identification))
-        if not crypto.equal(proof.data, self._expected_proof(body, of_initiator=not self.initiator)):
-            raise AuthenticationFailed("the hash that proves the identity is wrong: the pre-shared keys differ")
+        path = self._verify(chain, identity, self._expected_proof(body, of_initiator=not self.initiator), now)
         if identity.protocol not in (0, UDP) or (identity.protocol == UDP and identity.port not in IDENTITY_PORTS):
             raise InvalidId(f"an identity with protocol {identity.protocol} and port {identity.port}")
         self.initial_contact = any(
@@ -187,40 +221,83 @@ class MainMode:
         self._iv = data[-keys.block :]
         answer = None if self.initiator else self._sealed(self._identity_payloads())
         self.state = State.DONE
-        self.sa = Phase1Sa(
+        self.sa = self._association(identity, path, now)
+        return answer
+
+    def _association(self, identity: Identification, path: tuple[crypto.Certificate, ...], now: float) -> Phase1Sa:
+        """The SA that the exchange has led to. It does not outlive a certificate that it rests on."""
+        return Phase1Sa(
             self.initiator,
             self.cookies,
             self.local,
             self.peer,
             identity,
-            keys,
+            known(self._keys),
             self._iv,
             self._doi,
             now,
-            now + self.lifetime,
+            min(now + self.lifetime, self._terms.credentials.end_of(path)),
             frozenset(self._vendor_ids),
+            certificates=path,
         )
-        return answer
+
+    def _verify(
+        self, chain: Sequence[Chained], identity: Identification, expected: bytes, now: float
+    ) -> tuple[crypto.Certificate, ...]:
+        """HASH or SIG of message 5 or 6. Returns the peer's certificates, none beside a key. Raises PeerError."""
+        if not self.method.signs:
+            if not crypto.equal(only(chain, HashPayload).data, expected):
+                raise AuthenticationFailed("the hash that proves the identity is wrong: the pre-shared keys differ")
+            return ()
+        self._proofs += 1
+        if self._proofs > MAX_PROOFS:
+            raise PeerError("no more proofs are looked at in this exchange", NotifyType.AUTHENTICATION_FAILED)
+        sent = [item.payload for item in chain if isinstance(item.payload, Certificate)]
+        signature = only(chain, Signature).data
+        return self._terms.credentials.verify(self.method, identity, sent, signature, expected, now)
+
+    def refusing(self, message_6: bytes) -> Phase1Sa:
+        """What an initiator that refuses message 6 tells so under: the responder takes phase 1 for done.
+
+        It is good for nothing else: the peer is not who it should be.
+        """
+        sa = self._association(Identification.ipv4(self.peer.address), (), 0.0)
+        return replace(sa, last_block=message_6[-known(self._keys).block :], expires=0.0)
 
     def _identity_payloads(self) -> list[Payload]:
-        identity = self._terms.identity
-        proof = HashPayload(self._expected_proof(identity.pack(), of_initiator=self.initiator))
+        payloads = self._proof()
         if not self.initiator or not self._terms.initial_contact:
-            return [identity, proof]
+            return payloads
         # We keep no SA with a peer beside a new one, so every phase 1 of ours is an initial contact.
-        contact = Notification(NotifyType.INITIAL_CONTACT, Doi.IPSEC, spi=self.cookies)
-        return [identity, proof, contact]
+        return [*payloads, Notification(NotifyType.INITIAL_CONTACT, Doi.IPSEC, spi=self.cookies)]
+
+    def _proof(self) -> list[Payload]:
+        """Our identity with HASH, or with certificates and SIG. Raises CredentialMissing."""
+        if not self.method.signs:
+            identity = Identification.ipv4(self.local.address)
+            return [identity, HashPayload(self._expected_proof(identity.pack(), of_initiator=self.initiator))]
+        signer = self._terms.credentials.signer(self.method, self._requested)
+        digest = self._expected_proof(signer.identity.pack(), of_initiator=self.initiator)
+        signature = Signature(signer.sign(known(self.policy).hash, digest))
+        return [signer.identity, *signer.certificates, signature]
 
     def _expected_proof(self, identity_body: bytes, *, of_initiator: bool) -> bytes:
+        """HASH_I or HASH_R: what proves the identity, or what is signed to prove it."""
         compute = schedule.hash_of_initiator if of_initiator else schedule.hash_of_responder
-        return compute(known(self._keys), *self._publics(), self.cookies, self._offer_body, identity_body)
+        keys = known(self._keys)
+        keys = replace(keys, hash=CURVE_HASHES.get(self.method, keys.hash))
+        return compute(keys, *self._publics(), self.cookies, self._offer_body, identity_body)
 
     def _publics(self) -> tuple[bytes, bytes]:
         mine = known(self._private).public
         return (mine, self._peer_public) if self.initiator else (self._peer_public, mine)
 
-    def _note_vendors(self, chain: Sequence[Chained]) -> None:
+    def _note(self, chain: Sequence[Chained]) -> None:
+        """What a peer may say in any message: vendor IDs, and the CAs that it wants certificates of."""
         self._vendor_ids.update(item.payload.data for item in chain if isinstance(item.payload, VendorId))
+        for request in (item.payload for item in chain if isinstance(item.payload, CertificateRequest)):
+            if request.encoding == X509_SIGNATURE and request.authority and len(self._requested) < MAX_REQUESTS:
+                self._requested[request.authority] = None
 
     def _parse_clear(self, header: Header, data: bytes) -> tuple[Chained, ...]:
         if header.encrypted:
@@ -234,8 +311,8 @@ class MainMode:
         body = pack_chain(payloads)
         return self._header(payloads[0].TYPE, 0, len(body)).pack() + body
 
-    def _open(self, header: Header, data: bytes) -> tuple[tuple[Chained, ...], Identification, HashPayload]:
-        """Messages 5 and 6 decrypted: the chain, the identity, its proof. Raises PeerError."""
+    def _open(self, header: Header, data: bytes) -> tuple[tuple[Chained, ...], Identification]:
+        """Messages 5 and 6 decrypted: the chain, with one proof in it, and the identity. Raises PeerError."""
         if not header.encrypted:
             raise PeerError("messages 5 and 6 are encrypted", NotifyType.INVALID_FLAGS)
         try:
@@ -244,12 +321,14 @@ class MainMode:
             raise MalformedMessage(str(error)) from None
         try:
             chain = parse_chain(header.next_payload, Reader(plaintext), padded=True)
-            return chain, only(chain, Identification), only(chain, HashPayload)
+            only(chain, Signature if self.method.signs else HashPayload)
+            return chain, only(chain, Identification)
         except PeerError as error:
             # With another key the plaintext is noise, which seldom parses and never holds both (RFC 2409 5.4).
-            raise AuthenticationFailed(
-                "the message does not decrypt to an identity and its proof: the pre-shared keys differ"
-            ) from error
+            text = "the message does not decrypt to an identity and its proof"
+            if not self.method.signs:
+                text += ": the pre-shared keys differ"
+            raise AuthenticationFailed(text) from error
 
     def _sealed(self, payloads: Sequence[Payload]) -> bytes:
         keys = known(self._keys)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from labctl.configuration import DhGroup, Encryption, Hash, IsakmpPolicy
+from labctl.configuration import Authentication, DhGroup, Encryption, Hash, IsakmpPolicy
 from labctl.isakmp.attributes import Attribute
+from labctl.isakmp.authentication import METHODS, Method
 from labctl.isakmp.errors import NoProposalChosen, NotifyType, PeerError
 from labctl.isakmp.header import Doi
 from labctl.isakmp.payloads import Proposal, SecurityAssociation, Transform
@@ -18,8 +19,10 @@ SITUATION_IDENTITY_ONLY = 1
 # Attribute types (RFC 2409 appendix A).
 ENCRYPTION, HASH, AUTHENTICATION, GROUP, LIFE_TYPE, LIFE_DURATION, KEY_LENGTH = 1, 2, 3, 4, 11, 12, 14
 
-AUTHENTICATION_PSK = 1
 LIFE_SECONDS = 1
+
+# Methods that a test or a tool may take for granted: those that need no certificate.
+WITHOUT_CERTIFICATES = frozenset({Method.PRE_SHARED_KEY})
 
 ENCRYPTIONS = {Encryption.TRIPLE_DES: 5, Encryption.AES_CBC: 7}
 HASHES = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA256: 4, Hash.SHA384: 5, Hash.SHA512: 6}
@@ -36,31 +39,49 @@ UNDERSTOOD = {ENCRYPTION, HASH, AUTHENTICATION, GROUP, LIFE_TYPE, LIFE_DURATION,
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An accepted transform: the policy that it matched, the lifetime in force, and the offer's own payloads."""
+    """An accepted transform: the policy and method that it matched, the lifetime, and the offer's own payloads."""
 
     policy: IsakmpPolicy
+    method: Method
     lifetime: int
     proposal: Proposal
     transform: Transform
     doi: int
 
 
-def offer(policies: Sequence[IsakmpPolicy], doi: int = Doi.GDOI) -> SecurityAssociation:
-    """Our policies by priority: one proposal, a transform each."""
+class CannotProve(Exception):
+    """There would be a common policy, but nothing to prove oneself with. `wanted`: what it takes."""
+
+    def __init__(self, wanted: Collection[Authentication]) -> None:
+        super().__init__(", ".join(item.value for item in wanted))
+        self.wanted = frozenset(wanted)
+
+
+def offer(
+    policies: Sequence[IsakmpPolicy], doi: int = Doi.GDOI, usable: Collection[Method] = WITHOUT_CERTIFICATES
+) -> SecurityAssociation:
+    """Our policies by priority: one proposal, a transform for each method that we can prove ourselves with.
+
+    Raises CannotProve where that leaves nothing.
+    """
     ordered = sorted(policies, key=lambda policy: policy.priority)
+    offered = [(policy, method) for policy in ordered for method in METHODS[policy.authentication] if method in usable]
+    if not offered:
+        raise CannotProve({policy.authentication for policy in policies})
     transforms = tuple(
-        Transform(number, KEY_IKE, attributes_of(policy)) for number, policy in enumerate(ordered, start=1)
+        Transform(number, KEY_IKE, attributes_of(policy, method))
+        for number, (policy, method) in enumerate(offered, start=1)
     )
     proposal = Proposal(1, PROTOCOL_ISAKMP, b"", transforms)
     return SecurityAssociation(doi, SITUATION_IDENTITY_ONLY if doi == Doi.IPSEC else 0, (proposal,))
 
 
-def attributes_of(policy: IsakmpPolicy) -> tuple[Attribute, ...]:
+def attributes_of(policy: IsakmpPolicy, method: Method) -> tuple[Attribute, ...]:
     """A policy as transform attributes."""
     attributes = [
         Attribute.tv(ENCRYPTION, ENCRYPTIONS[policy.encryption]),
         Attribute.tv(HASH, HASHES[policy.hash]),
-        Attribute.tv(AUTHENTICATION, AUTHENTICATION_PSK),
+        Attribute.tv(AUTHENTICATION, method),
         Attribute.tv(GROUP, policy.group.value),
         Attribute.tv(LIFE_TYPE, LIFE_SECONDS),
         Attribute.tlv(LIFE_DURATION, policy.lifetime.to_bytes(4, "big")),
@@ -68,6 +89,12 @@ def attributes_of(policy: IsakmpPolicy) -> tuple[Attribute, ...]:
     if policy.encryption is Encryption.AES_CBC:
         attributes.append(Attribute.tv(KEY_LENGTH, policy.key_bits))
     return tuple(attributes)
+
+
+def method_of(transform: Transform) -> Method | None:
+    """The authentication method of a peer's transform; None for one that we do not know."""
+    numbers = [attribute.number for attribute in transform.attributes if attribute.kind == AUTHENTICATION]
+    return next((known for known in Method if numbers == [known]), None)
 
 
 def read_transform(transform: Transform) -> IsakmpPolicy | None:
@@ -80,9 +107,11 @@ def read_transform(transform: Transform) -> IsakmpPolicy | None:
     encryption = next((name for name, number in ENCRYPTIONS.items() if number == values.get(ENCRYPTION)), None)
     hash_name = next((name for name, number in HASHES.items() if number == values.get(HASH)), None)
     group = next((known for known in DhGroup if known.value == values.get(GROUP)), None)
+    method = method_of(transform)
+    authentication = next((name for name, methods in METHODS.items() if method in methods), None)
     if transform.identifier != KEY_IKE or encryption is None or hash_name is None or group is None:
         return None
-    if values.get(AUTHENTICATION) != AUTHENTICATION_PSK or values.get(LIFE_TYPE, LIFE_SECONDS) != LIFE_SECONDS:
+    if authentication is None or values.get(LIFE_TYPE, LIFE_SECONDS) != LIFE_SECONDS:
         return None
     # Key length is mandatory for AES and forbidden for ciphers of one size (RFC 2409 appendix A).
     if (encryption is Encryption.AES_CBC) != (KEY_LENGTH in values):
@@ -90,13 +119,20 @@ def read_transform(transform: Transform) -> IsakmpPolicy | None:
     lifetime = values.get(LIFE_DURATION, DEFAULT_LIFETIME)
     if not lifetime:
         return None
-    return IsakmpPolicy(0, encryption, values.get(KEY_LENGTH, 192), hash_name, group, lifetime)
+    return IsakmpPolicy(0, encryption, values.get(KEY_LENGTH, 192), hash_name, group, lifetime, authentication)
 
 
-def choose(policies: Sequence[IsakmpPolicy], offered: SecurityAssociation, *, relaxed_doi: bool) -> Choice:
+def choose(
+    policies: Sequence[IsakmpPolicy],
+    offered: SecurityAssociation,
+    *,
+    relaxed_doi: bool,
+    usable: Collection[Method] = WITHOUT_CERTIFICATES,
+) -> Choice:
     """The responder's choice: our best policy that any offered transform matches; the shorter lifetime counts.
 
-    Raises PeerError: wrong DOI or situation, several proposals, or nothing in common.
+    Raises PeerError: wrong DOI or situation, several proposals, or nothing in common; CannotProve where what is in
+    common takes a method that is not `usable`.
     """
     check_domain(offered, relaxed_doi=relaxed_doi)
     if len(offered.proposals) != 1 or offered.proposals[0].protocol != PROTOCOL_ISAKMP:
@@ -105,10 +141,17 @@ def choose(policies: Sequence[IsakmpPolicy], offered: SecurityAssociation, *, re
     if len(proposal.spi) > MAX_SPI_OCTETS:
         raise PeerError(f"an SPI of {len(proposal.spi)} octets", NotifyType.BAD_PROPOSAL_SYNTAX)
     readable = [(transform, read_transform(transform)) for transform in proposal.transforms]
+    wanted = []
     for policy in sorted(policies, key=lambda policy: policy.priority):
         for transform, read in readable:
-            if read is not None and same_algorithms(policy, read):
-                return Choice(policy, min(policy.lifetime, read.lifetime), proposal, transform, offered.doi)
+            if read is None or not same_algorithms(policy, read):
+                continue
+            method = method_of(transform)
+            if method is not None and method in usable:
+                return Choice(policy, method, min(policy.lifetime, read.lifetime), proposal, transform, offered.doi)
+            wanted.append(policy.authentication)
+    if wanted:
+        raise CannotProve(wanted)
     raise NoProposalChosen("no common ISAKMP policy")
 
 
@@ -123,23 +166,30 @@ def check_domain(offered: SecurityAssociation, *, relaxed_doi: bool) -> None:
 def same_algorithms(ours: IsakmpPolicy, theirs: IsakmpPolicy) -> bool:
     """True where two policies differ in priority and lifetime at most."""
     aes = ours.encryption is Encryption.AES_CBC
-    return (ours.encryption, ours.hash, ours.group) == (theirs.encryption, theirs.hash, theirs.group) and (
-        not aes or ours.key_bits == theirs.key_bits
-    )
+    return (ours.encryption, ours.hash, ours.group, ours.authentication) == (
+        theirs.encryption,
+        theirs.hash,
+        theirs.group,
+        theirs.authentication,
+    ) and (not aes or ours.key_bits == theirs.key_bits)
 
 
 def accepted(
-    policies: Sequence[IsakmpPolicy], ours: SecurityAssociation, answer: SecurityAssociation
-) -> tuple[IsakmpPolicy, int]:
+    policies: Sequence[IsakmpPolicy],
+    ours: SecurityAssociation,
+    answer: SecurityAssociation,
+    usable: Collection[Method] = WITHOUT_CERTIFICATES,
+) -> tuple[IsakmpPolicy, Method, int]:
     """The initiator's check of message 2: exactly one transform, and one of our offer's. Raises PeerError.
 
     What counts is what the attributes say: responders of today write them anew, in an order of their own, and may
-    lower the lifetime. Returns the policy and the lifetime in force.
+    lower the lifetime. Returns the policy, the method and the lifetime in force.
     """
     if answer.doi != ours.doi or len(answer.proposals) != 1 or len(answer.proposals[0].transforms) != 1:
         raise PeerError("the answer does not hold exactly one transform of the offer", NotifyType.BAD_PROPOSAL_SYNTAX)
-    chosen = read_transform(answer.proposals[0].transforms[0])
+    transform = answer.proposals[0].transforms[0]
+    chosen, method = read_transform(transform), method_of(transform)
     for policy in sorted(policies, key=lambda policy: policy.priority):
-        if chosen is not None and same_algorithms(policy, chosen):
-            return policy, min(policy.lifetime, chosen.lifetime)
+        if chosen is not None and method is not None and method in usable and same_algorithms(policy, chosen):
+            return policy, method, min(policy.lifetime, chosen.lifetime)
     raise PeerError("the answer holds a transform that was not offered", NotifyType.BAD_PROPOSAL_SYNTAX)

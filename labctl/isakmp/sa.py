@@ -39,7 +39,8 @@ class Opened:
 class Phase1Sa:
     """One phase-1 SA. Times are seconds on the caller's clock.
 
-    The pre-shared key proves `peer.address`: authorise by that. `peer_identity` is what the peer says of itself.
+    `certificates` are the path from the peer's own to a CA of ours: its subject and names, and `peer_identity` among
+    them, are proved. Without one the pre-shared key proves `peer.address`: `peer_identity` is but what the peer says.
     """
 
     initiator: bool
@@ -54,6 +55,19 @@ class Phase1Sa:
     expires: float
     peer_vendor_ids: frozenset[bytes] = frozenset()
     ivs: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    certificates: tuple[crypto.Certificate, ...] = ()
+
+    @property
+    def certificate(self) -> crypto.Certificate | None:
+        """The peer's own certificate."""
+        return self.certificates[0] if self.certificates else None
+
+    @property
+    def proven_identity(self) -> str:
+        """Who the peer has proved to be, for a log."""
+        if self.certificates:
+            return str(self.certificates[0])
+        return f"pre-shared key of {self.peer.address}"
 
     def prf(self, *parts: bytes) -> bytes:
         """prf(SKEYID_a, parts): every HASH of later exchanges (RFC 2409 5.5, RFC 6407 3.2)."""

@@ -13,11 +13,19 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from labctl.configuration import ConfigurationError, NodeConfiguration, NodeKind, changes_live, from_json
+from labctl.configuration import (
+    ConfigurationError,
+    NodeConfiguration,
+    NodeKind,
+    Trustpoint,
+    changes_live,
+    from_json,
+)
 from labctl.door import Call, Connection, DoorClosed, DoorError
+from labctl.node.arguments import bad_argument
 from labctl.node.capture import capture
 from labctl.node.children import Children
 from labctl.node.clock import Clock
@@ -67,6 +75,7 @@ class Agent:
             "respond": respond,
             "counters": self._counters,
             "gdoi": self._gdoi,
+            "trustpoints": self._trustpoints,
             "shutdown": self._shutdown,
         }
 
@@ -121,8 +130,9 @@ class Agent:
     async def _boot(self, call: Call) -> dict[str, Any]:
         configuration = _configuration_of(call)
         if self._configuration is not None:
-            if configuration == self._configuration:
-                return {}  # a fabric that came back
+            # A fabric that came back; certificates may have been replaced since.
+            if replace(configuration, trustpoints=self._configuration.trustpoints) == self._configuration:
+                return {}
             raise DoorError("already-booted", f"the node runs as {self._configuration.name} already", "remove it first")
         self._configuration = configuration
         await self._start_roles(configuration)
@@ -136,6 +146,8 @@ class Agent:
                 "needs-boot", "this configuration counts from a node's start on", "remove it, start it anew"
             )
         try:
+            if self._roles is not None and configuration.trustpoints != self._configuration.trustpoints:
+                self._roles.set_trustpoints(configuration.trustpoints)
             groups = [] if self._roles is None else self._roles.reconfigure(configuration)
         except ValueError as error:
             raise DoorError("bad-configuration", str(error)) from None
@@ -250,6 +262,26 @@ class Agent:
             raise DoorError("not-served", *error.args) from None
         except (KeyError, ValueError) as error:
             raise DoorError("bad-request", f"gdoi {action}: {error}") from None
+
+    async def _trustpoints(self, call: Call) -> dict[str, Any]:
+        """Replace certificates, CAs and CRLs while the roles run: all of the node's, as its configuration has them."""
+        given = call.args.get("trustpoints")
+        if not isinstance(given, list) or set(call.args) != {"trustpoints"}:
+            raise bad_argument("trustpoints", "trustpoints", "expected a list of trustpoints, and nothing else")
+        try:
+            trustpoints = tuple(
+                from_json(Trustpoint, item, f"trustpoints[{index}]") for index, item in enumerate(given)
+            )
+        except ConfigurationError as error:
+            raise bad_argument("trustpoints", error.path, error.problem) from None
+        if self._roles is None or self._configuration is None:
+            raise DoorError("not-served", "this node is in no group", "key servers and group members are")
+        try:
+            self._roles.set_trustpoints(trustpoints)
+        except ValueError as error:
+            raise bad_argument("trustpoints", "trustpoints", str(error)) from None
+        self._configuration = replace(self._configuration, trustpoints=trustpoints)
+        return {}
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
         await self._stop_roles()

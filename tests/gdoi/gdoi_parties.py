@@ -11,6 +11,7 @@ from labctl import crypto
 from labctl.configuration import (
     AccessListEntry,
     Action,
+    CertificateIdentity,
     Cipher,
     DhGroup,
     GroupIdentity,
@@ -19,6 +20,7 @@ from labctl.configuration import (
     KeyServerGroup,
     PreSharedKey,
     TransformSet,
+    Trustpoint,
 )
 from labctl.gdoi import GroupMember, KeyServer
 from labctl.gdoi.events import Event, LogMessage, PolicyInstalled
@@ -53,6 +55,7 @@ def group(
     sender_id_bits: int = 24,
     key_server_id: int = 0,
     authorized: Sequence[IPv4Network] = (),
+    authorized_identities: Sequence[CertificateIdentity] | None = None,
     name: str = "GETVPN_LAB",
 ) -> KeyServerGroup:
     return KeyServerGroup(
@@ -65,6 +68,7 @@ def group(
         sender_id_bits=sender_id_bits,
         key_server_id=key_server_id,
         authorized=tuple(authorized),
+        authorized_identities=None if authorized_identities is None else tuple(authorized_identities),
     )
 
 
@@ -81,11 +85,15 @@ def key_server(
     policies: Sequence[IsakmpPolicy] = (POLICY,),
     rekeys: bool = True,
     seed: int = 0,
+    trustpoints: Sequence[Trustpoint] = (),
+    started: float = 0.0,
 ) -> KeyServer:
     return KeyServer(
         [configuration, *more],
         policies,
         [PreSharedKey(member_address(number), secret) for number in range(members)],
+        trustpoints=trustpoints,
+        started=started,
         random=random.Random(f"ks {configuration.address} {seed}").randbytes,
         signing_key=signing_key() if rekeys else None,
     )
@@ -98,12 +106,18 @@ def group_member(
     identity: int | IPv4Address = 1234,
     secret: bytes = b"LabPsk1",
     seed: int = 0,
+    policies: Sequence[IsakmpPolicy] = (POLICY,),
+    keys_for: Sequence[IPv4Address] | None = None,
+    trustpoints: Sequence[Trustpoint] = (),
+    started: float = 0.0,
 ) -> GroupMember:
     membership = GroupMembership("GETVPN_LAB", group_identity(identity), tuple(servers), "eth0", member_address(number))
     return GroupMember(
         membership,
-        [POLICY],
-        [PreSharedKey(server, secret) for server in servers],
+        policies,
+        [PreSharedKey(server, secret) for server in (servers if keys_for is None else keys_for)],
+        trustpoints=trustpoints,
+        started=started,
         random=random.Random(f"gm {number} {seed}").randbytes,
     )
 

@@ -143,7 +143,7 @@ def test_an_unauthorized_member_is_refused_and_both_sides_say_so() -> None:
     refused.start(0)
     welcome.start(0)
     world.settle()
-    assert refused.reason == f"{KS1}: it does not authorize this member for group 1234"
+    assert refused.reason == f"{KS1}: it does not authorize this member for group 1234: its address is not authorized"
     assert "UNAUTHORIZED_IPADDR" in world.logs(KS1)
     assert welcome.registered and list(server.group(LAB).members) == [member_address(1)]
 

@@ -333,8 +333,7 @@ def test_a_member_goes_back_to_the_first_key_server_when_it_registers_again() ->
 
 
 def test_without_a_pre_shared_key_of_its_own_it_says_so_and_goes_on() -> None:
-    member = group_member(servers=[KS2, KS1])
-    member.isakmp._secrets = {KS1: b"LabPsk1"}
+    member = group_member(servers=[KS2, KS1], keys_for=[KS1])
     world = World({KS1: key_server(group())}, [member])
     member.start(0)
     world.run(1)

@@ -14,14 +14,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
 from isakmp_parties import Recorder
+from pki_material import DAY, Authority, Issued, trustpoint
 
-from labctl.configuration import DhGroup, IsakmpPolicy, PreSharedKey
+from labctl.configuration import Authentication, DhGroup, IsakmpPolicy, PreSharedKey, Trustpoint
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint
 from labctl.isakmp.header import Doi
@@ -43,11 +45,41 @@ conn lab
   keyingtries=1
   auto=add
 """
-SETTINGS = """
-charon {
-  load = random nonce openssl sha1 sha2 aes hmac gmp kdf pem pkcs1 stroke socket-default kernel-libipsec kernel-netlink
-  filelog { stderr { default = 1 } }
+# One more for each kind of key: charon calls itself by its domain name with RSA, by its subject with ECDSA.
+SIGNING = """
+conn {kind}
+  keyexchange=ikev1
+  authby={authby}
+  ike=aes256-sha256-modp2048!
+  esp=aes128-sha1!
+  left={left}
+  leftcert={kind}.pem
+  leftid="{own}"
+  leftsendcert=always
+  right={right}
+  rightid="{peer}"
+  rightikeport={port}
+  keyingtries=1
+  auto=add
+"""
+# The kind of key: our method, charon's name for it, its identity, ours.
+KINDS = {
+    "rsa": (Authentication.RSA_SIG, "rsasig", "charon.lab.example", "ce1.lab.example"),
+    "256": (Authentication.ECDSA_SIG, "ecdsasig", "O=lab, CN=charon-256", "O=lab, CN=ce1-256"),
+    # SHA-256 is negotiated, and SHA-384 belongs to the curve.
+    "384": (Authentication.ECDSA_SIG, "ecdsasig", "O=lab, CN=charon-384", "O=lab, CN=ce1-384"),
 }
+PLUGINS = (
+    "random nonce openssl sha1 sha2 aes hmac gmp kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey stroke "
+    "socket-default kernel-libipsec kernel-netlink"
+)
+SETTINGS = f"""
+charon {{
+  load = {PLUGINS}
+  filelog {{ stderr {{ default = 1
+
+ }} }}
+}}
 """
 
 
@@ -78,13 +110,20 @@ def second_host() -> tuple[int, int]:
 class Host:
     """Our endpoint on a real socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        policies: Sequence[IsakmpPolicy] = (IsakmpPolicy(), IsakmpPolicy(20, group=DhGroup.MODP1024, key_bits=128)),
+        trustpoints: Sequence[Trustpoint] = (),
+    ) -> None:
         self.seen = Recorder()
         self._sock = sock
         self.isakmp = IsakmpEndpoint(
             self.seen,
-            policies=[IsakmpPolicy(), IsakmpPolicy(20, group=DhGroup.MODP1024, key_bits=128)],
+            policies=policies,
             pre_shared_keys=[PreSharedKey(CHARON.address, SECRET)],
+            trustpoints=trustpoints,
+            started=time.time() - time.monotonic(),
             random=os.urandom,
         )
 
@@ -107,18 +146,83 @@ class Host:
     def result(self) -> dict[str, Any]:
         return {
             "established": [str(sa.peer_identity) for sa in self.seen.established],
+            "proven": [sa.proven_identity for sa in self.seen.established],
             "doi": [int(sa.doi) for sa in self.seen.established],
             "exchanges": [received.header.exchange for _, received in self.seen.exchanges],
             "failures": [failure.reason for failure in self.seen.failures],
         }
 
 
+def pem(issued: Issued, folder: Path, kind: str) -> str:
+    """Give charon a certificate and its key; returns the line of its secrets."""
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "private" / f"{kind}.pem").write_bytes(issued.key.private_bytes(*form))
+    (folder / "certs" / f"{kind}.pem").write_bytes(issued.certificate.public_bytes(form[0]))
+    return f": {'RSA' if kind == 'rsa' else 'ECDSA'} {kind}.pem\n"
+
+
+def make_certificates(folder: Path) -> tuple[str, dict[str, Trustpoint]]:
+    """charon's certificates and keys, on disk, with the lines of its secrets; and ours, below a CA between."""
+    for name in ("cacerts", "certs", "private", "crls", "acerts", "aacerts", "ocspcerts"):
+        (folder / name).mkdir(parents=True)
+    # charon knows no lab's clock: these are valid from 2020 on.
+    long_ago = {"begins": -3650 * DAY}
+    root = Authority(**long_ago)  # type: ignore[arg-type]  # times
+    region = Authority("CN=REGION-CA,O=lab", number=2, parent=root, **long_ago)  # type: ignore[arg-type]  # as above
+    (folder / "cacerts" / "ca.pem").write_bytes(root.certificate.public_bytes(serialization.Encoding.PEM))
+    crls = [item.crl(updated=-3650 * DAY) for item in (root, region)]
+    for number, crl in enumerate(crls):
+        (folder / "crls" / f"{number}.crl").write_bytes(crl)
+    lines, ours = "", {}
+    for number, kind in enumerate(KINDS):
+        other = {"kind": kind, "number": number, **long_ago}
+        # charon finds its key by its identity, so no two certificates share one.
+        fqdns = ("charon.lab.example",) if kind == "rsa" else ()
+        theirs = root.issue(f"CN=charon-{kind},O=lab", fqdns=fqdns, **other)  # type: ignore[arg-type]  # as above
+        lines += pem(theirs, folder, kind)
+        own = region.issue(f"CN=ce1-{kind},O=lab", fqdns=("ce1.lab.example",), **other)  # type: ignore[arg-type]  # as above
+        ours[kind] = trustpoint(root, own, crls=crls, fqdn="ce1.lab.example" if kind == "rsa" else None)
+    return lines, ours
+
+
+def connections() -> str:
+    """charon's configuration."""
+    return CONNECTION + "".join(
+        SIGNING.format(
+            kind=kind,
+            authby=authby,
+            left=CHARON.address,
+            own=own,
+            right=OURS.address,
+            peer=peer,
+            port=OURS.port,
+        )
+        for kind, (_, authby, own, peer) in KINDS.items()
+    )
+
+
+def both_ways(name: str, responder: Host, initiator: Host) -> dict[str, Any]:
+    """charon begins, then we do."""
+    asking = subprocess.Popen(["ipsec", "up", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    responder.serve(10, lambda: bool(responder.seen.established and responder.seen.exchanges))
+    asking.kill()
+    asking.wait()
+    initiator.isakmp.initiate(OURS, CHARON, time.monotonic(), doi=Doi.IPSEC)
+    initiator.serve(10, lambda: bool(initiator.seen.established))
+    # What charon still holds must not answer for the next.
+    subprocess.run(["ipsec", "down", f"{name}{{*}}"], capture_output=True, check=False)
+    subprocess.run(["ipsec", "down", f"{name}[*]"], capture_output=True, check=False)
+    return {"responder": responder.result(), "initiator": initiator.result()}
+
+
 def with_charon(folder: Path, sock: socket.socket) -> dict[str, Any]:
-    files = {"ipsec.conf": CONNECTION, "strongswan.conf": SETTINGS}
-    files["ipsec.secrets"] = f'{CHARON.address} {OURS.address} : PSK "{SECRET.decode()}"\n'
+    lines, ours = make_certificates(folder / "ipsec.d")
+    files = {"ipsec.conf": connections(), "strongswan.conf": SETTINGS}
+    files["ipsec.secrets"] = f'{CHARON.address} {OURS.address} : PSK "{SECRET.decode()}"\n{lines}'
     for name, text in files.items():
         (folder / name).write_text(text)
         sh("mount", "--bind", str(folder / name), f"/etc/{name}")
+    sh("mount", "--bind", str(folder / "ipsec.d"), "/etc/ipsec.d")
     sh("mount", "-t", "tmpfs", "none", "/run")
     with (folder / "charon.log").open("w") as log:
         starter = subprocess.Popen(
@@ -126,15 +230,12 @@ def with_charon(folder: Path, sock: socket.socket) -> dict[str, Any]:
         )
     try:
         wait_until(lambda: b"lab" in subprocess.run(["ipsec", "statusall"], capture_output=True, check=False).stdout)
-        responder = Host(sock)
-        asking = subprocess.Popen(["ipsec", "up", "lab"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        responder.serve(10, lambda: bool(responder.seen.established and responder.seen.exchanges))
-        asking.kill()
-        asking.wait()
-        initiator = Host(sock)
-        initiator.isakmp.initiate(OURS, CHARON, time.monotonic(), doi=Doi.IPSEC)
-        initiator.serve(10, lambda: bool(initiator.seen.established))
-        return {"responder": responder.result(), "initiator": initiator.result()}
+        results = {"psk": both_ways("lab", Host(sock), Host(sock))}
+        for kind, (method, *_) in KINDS.items():
+            policies = [IsakmpPolicy(authentication=method)]
+            hosts = [Host(sock, policies, [ours[kind]]) for _ in range(2)]
+            results[kind] = both_ways(kind, *hosts)
+        return results
     finally:
         starter.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

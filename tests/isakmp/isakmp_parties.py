@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
-from labctl.configuration import DhGroup, Encryption, Hash, IsakmpPolicy, PreSharedKey
+from labctl.configuration import DhGroup, Encryption, Hash, IsakmpPolicy, PreSharedKey, Trustpoint
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
 from labctl.isakmp.events import Phase1Failed
@@ -66,6 +66,8 @@ class Party:
         limits: Limits | None = None,
         seed: int = 0,
         initial_contact: bool = True,
+        trustpoints: Sequence[Trustpoint] = (),
+        started: float = 0.0,
     ) -> None:
         self.address = address
         self.seen = Recorder()
@@ -74,6 +76,8 @@ class Party:
             self.seen,
             policies=policies,
             pre_shared_keys=[PreSharedKey(peer.address, key) for peer, key in (keys or {}).items()],
+            trustpoints=trustpoints,
+            started=started,
             random=source.randbytes,
             relaxed_doi=relaxed_doi,
             initial_contact=initial_contact,

@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     done = subprocess.run(
         ["unshare", *own, "--net", "--mount", sys.executable, str(HERE / "interop_drive.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}"},
         capture_output=True,
         text=True,
         timeout=90,
@@ -44,7 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_charon_completes_main_mode_with_us_as_responder(results: dict[str, Any]) -> None:
-    seen = results["charon"]["responder"]
+    seen = results["charon"]["psk"]["responder"]
     assert seen["established"] == ["10.77.0.1"], seen
     assert seen["doi"] == [1]
     # charon goes on with Quick Mode at once, protected by the keys that both sides derived.
@@ -52,9 +52,22 @@ def test_charon_completes_main_mode_with_us_as_responder(results: dict[str, Any]
 
 
 def test_charon_completes_main_mode_with_us_as_initiator(results: dict[str, Any]) -> None:
-    seen = results["charon"]["initiator"]
+    seen = results["charon"]["psk"]["initiator"]
     assert seen["established"] == ["10.77.0.1"], seen
     assert seen["failures"] == []
+
+
+@pytest.mark.parametrize("kind", ["rsa", "256", "384"])
+@pytest.mark.parametrize("side", ["responder", "initiator"])
+def test_charon_and_we_believe_each_others_certificates(results: dict[str, Any], kind: str, side: str) -> None:
+    """Ours is below a CA that charon learns of from our message alone."""
+    seen = results["charon"][kind][side]
+    assert seen["proven"] == [f"CN=charon-{kind},O=lab"], seen
+    assert seen["established"] == ["charon.lab.example" if kind == "rsa" else f"CN=charon-{kind},O=lab"]
+    assert seen["failures"] == []
+    if side == "responder":
+        # charon goes on with Quick Mode, so it believes us too.
+        assert 32 in seen["exchanges"]
 
 
 def test_ike_scan_gets_a_handshake(results: dict[str, Any]) -> None:

@@ -127,17 +127,32 @@ def test_a_short_skeyid_is_expanded() -> None:
     assert schedule.expand_cipher_key(Hash.SHA1, skeyid_e, 16) == skeyid_e[:16]
 
 
+# Appendix A of the protocol digest.
+NONCES = octets("5dd1778ff005be1023813b72d19d8401"), octets("0d9da11d425baef5ed32c7b0353e560d")
+SHARED_SECRET = octets(
+    "dc7b1ec30662ffc4a5b14e4e74057097662373b091a5dbd8f12ea7b46adf2b9d9ec56870b095c1884702b6165372801b"
+    "0c5be1a7f9a25ebfb9ee03d9523a41ad88b3a8fc40fdd9e92e8fb2aa1e0c0fad54b105e22db72e1e1c62d2d66beef8f9"
+    "185eb117189a1565b05f10b37ccbd226399090ee7c3381f04d6f786ca0ddbe38"
+)
+
+
+@pytest.mark.parametrize(
+    ("hash_name", "skeyid"),
+    [
+        (Hash.SHA1, "a4aae75cecb17d433137988a564c5ad6bfd18302"),
+        (Hash.SHA256, "907a2ac201c64d16f41b146b554fefbfc63886ae3de9b57bd0f6caa6c0ce24bf"),
+    ],
+)
+def test_signatures_have_a_skeyid_of_their_own(hash_name: Hash, skeyid: str) -> None:
+    """Appendix B of the protocol digest, the inputs of appendix A."""
+    assert schedule.skeyid_from_signatures(hash_name, SHARED_SECRET, *NONCES).hex() == skeyid
+
+
 def test_the_key_schedule_with_hmac_sha_256() -> None:
     """Appendix B of the protocol digest: the inputs of its trace (appendix A), HMAC-SHA-256 in place of HMAC-SHA-1."""
-    nonces = octets("5dd1778ff005be1023813b72d19d8401"), octets("0d9da11d425baef5ed32c7b0353e560d")
-    skeyid = schedule.skeyid_from_psk(Hash.SHA256, b"mekmitasdigoat", *nonces)
-    secret = octets(
-        "dc7b1ec30662ffc4a5b14e4e74057097662373b091a5dbd8f12ea7b46adf2b9d9ec56870b095c1884702b6165372801b"
-        "0c5be1a7f9a25ebfb9ee03d9523a41ad88b3a8fc40fdd9e92e8fb2aa1e0c0fad54b105e22db72e1e1c62d2d66beef8f9"
-        "185eb117189a1565b05f10b37ccbd226399090ee7c3381f04d6f786ca0ddbe38"
-    )
+    skeyid = schedule.skeyid_from_psk(Hash.SHA256, b"mekmitasdigoat", *NONCES)
     cookies = octets("d53d47ecd8050c862dcdddd093ac0607")
-    keys = schedule.derive(Hash.SHA256, crypto.BlockCipher.AES, 32, skeyid, secret, cookies)
+    keys = schedule.derive(Hash.SHA256, crypto.BlockCipher.AES, 32, skeyid, SHARED_SECRET, cookies)
     assert keys.skeyid.hex() == "cab92167edc2aeea4085b86313f7bd1c656dcf80f652716fab77f9d1df615c06"
     assert keys.skeyid_d.hex() == "eb5b9d26dea80aea00e9a98d5fe525d403d0313f81b06dbc4a16b9f423139837"
     assert keys.skeyid_a.hex() == "bc2c9ebeaa1553b6263e1f231fea5f20a28c3ba2a58bbcd3ea7bc9629315f0ca"

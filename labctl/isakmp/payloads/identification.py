@@ -7,6 +7,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import ClassVar
 
+from labctl.crypto import name_of
 from labctl.isakmp.errors import MalformedMessage
 from labctl.isakmp.header import PayloadType
 from labctl.isakmp.payloads.chain import register
@@ -72,6 +73,8 @@ class Identification:
             return str(IPv4Address(self.data))
         if self.kind in (IdType.FQDN, IdType.USER_FQDN):
             return self.data.decode("ascii", "backslashreplace")
+        if self.kind == IdType.DER_ASN1_DN:
+            return name_of(self.data) or f"type {self.kind} {self.data.hex()}"
         return f"type {self.kind} {self.data.hex()}"
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
-from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection
+from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection, Trustpoint
 from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
 from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
@@ -33,6 +33,8 @@ class GroupMemberRole:
             membership,
             configuration.isakmp_policies,
             configuration.pre_shared_keys,
+            trustpoints=configuration.trustpoints,
+            started=world.started,
             random=os.urandom,
             # Another membership of this node may hold a phase 1 with the same key server, from the same address.
             initial_contact=len(configuration.memberships) == 1,
@@ -72,6 +74,11 @@ class GroupMemberRole:
     def _watch_data_plane(self) -> None:
         watched = self.membership.recovery_check is not None
         self._crypto_map.on_invalid_spi(self.membership.name, self._on_invalid_spi if watched else None)
+
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
+        """See Role."""
+        self._party.set_trustpoints(trustpoints, self._world.clock.now())
+        self._driver.pump()
 
     @property
     def party(self) -> GroupMember:

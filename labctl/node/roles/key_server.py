@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from labctl import crypto
-from labctl.configuration import NodeConfiguration
+from labctl.configuration import NodeConfiguration, Trustpoint
 from labctl.gdoi import KeyServer
 from labctl.isakmp.errors import LocalError
 from labctl.node.roles.driver import PartyDriver
@@ -29,6 +29,8 @@ class KeyServerRole:
             configuration.key_server_groups,
             configuration.isakmp_policies,
             configuration.pre_shared_keys,
+            trustpoints=configuration.trustpoints,
+            started=world.started,
             random=os.urandom,
             signing_key=signing_key,
         )
@@ -84,6 +86,11 @@ class KeyServerRole:
         self._driver.pump()
         return changed
 
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
+        """See Role."""
+        self._party.set_trustpoints(trustpoints, self._world.clock.now())
+        self._driver.pump()
+
     @property
     def party(self) -> KeyServer:
         """For reading."""
@@ -125,6 +132,9 @@ class KeyServerRole:
                 else {"leaves": group.tree_leaves, "depth": group.tree_depth},
                 "acknowledged": {str(member.address): member.acknowledged for member in group.members},
                 "missed": {str(member.address): member.missed for member in group.members},
+                "identities": {
+                    str(member.address): str(member.certificates[0]) for member in group.members if member.certificates
+                },
             }
             for group in self._party.status(self._world.clock.now())
         ]

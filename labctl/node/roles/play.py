@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labctl import crypto
-from labctl.configuration import NodeConfiguration
+from labctl.configuration import NodeConfiguration, Trustpoint
+from labctl.isakmp.authentication import Credentials
 from labctl.isakmp.datagram import GDOI_PORT
+from labctl.isakmp.errors import LocalError
 from labctl.node.clock import Clock
 from labctl.node.roles.crypto_map import CryptoMap, crypto_maps
 from labctl.node.roles.group_member import GroupMemberRole
@@ -36,6 +38,19 @@ class Roles:
             port.open()
         except OSError as error:
             raise RoleFailure(f"UDP port {GDOI_PORT} cannot be opened: {os.strerror(error.errno or 0)}") from None
+        try:
+            members = await self._make_roles()
+        except LocalError as error:
+            raise RoleFailure(f"its configuration cannot be played: {error}") from None
+        port.listen()
+        for member in members:
+            member.start()
+        if members and not configuration.key_server_groups:
+            self._world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
+
+    async def _make_roles(self) -> list[GroupMemberRole]:
+        """The key server, and the memberships, which are returned. Raises LocalError."""
+        configuration = self._world.configuration
         if configuration.key_server_groups:
             # It takes tens of milliseconds, without the interpreter's lock. What members send meanwhile waits in the
             # port's buffer.
@@ -46,11 +61,16 @@ class Roles:
             for membership in configuration.memberships
         ]
         self._roles += members
-        port.listen()
-        for member in members:
-            member.start()
-        if members and not configuration.key_server_groups:
-            self._world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
+        return members
+
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
+        """Replace the trustpoints of every role. Raises ValueError, changing nothing, for one that does not parse."""
+        try:
+            Credentials(trustpoints=trustpoints)
+        except LocalError as error:
+            raise ValueError(str(error)) from None
+        for role in self._roles:
+            role.set_trustpoints(trustpoints)
 
     def unready(self) -> str:
         """Why the node is not ready; empty if it is."""

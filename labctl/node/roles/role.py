@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from labctl.configuration import NodeConfiguration
+from labctl.configuration import NodeConfiguration, Trustpoint
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, RekeyKeyLog, StateChanged
 from labctl.node.clock import Clock
 from labctl.node.keylog import isakmp_line, rekey_line
@@ -29,6 +30,12 @@ class World:
     port: GdoiPort
     tell: Tell
     changed: Callable[[], None]
+
+    @property
+    def started(self) -> float:
+        """The wall clock of the lab, in seconds since 1970, at which its own clock showed 0."""
+        started = self.configuration.started
+        return time.time() - self.clock.now() if started is None else started
 
     def log(self, facility: str, severity: int, mnemonic: str, text: str) -> None:
         """Say something as a router does."""
@@ -57,6 +64,9 @@ class Role(Protocol):
 
     def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
         """Take another configuration of the node while running; groups that have to be rekeyed. Raises ValueError."""
+
+    def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
+        """Other certificates, CAs and CRLs from now on. Raises LocalError, changing nothing, for a bad one."""
 
     def unready(self) -> str:
         """Why the node is not ready because of this role; empty if it is."""
