@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.chain import NODES, write_chain
 from bench.command import Labctl, descendants, peer, proportional_set_size
 from bench.dataplane import dataplane
+from bench.exclusion import exclusions
 from bench.groups import registrations, rekeys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +148,7 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "registrations": registrations,
     "rekeys": rekeys,
     "dataplane": dataplane,
+    "exclusions": exclusions,
 }
 
 

@@ -124,6 +124,7 @@ def _show(result: Result, scenario: Scenario, screen: Any) -> None:
         highlight=False,
     )
     sent = "no rekeys" if group.rekey.address is None and transport != "unicast" else f"rekeys {transport}"
+    sent += ", key tree" if group.rekey.key_tree else ""
     screen.print(
         f"TEK {group.tek_lifetime} s, KEK {group.rekey.lifetime} s, {group.transform}, {sent}\n", highlight=False
     )

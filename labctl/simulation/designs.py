@@ -7,6 +7,7 @@ each fault comes. Lives of keys are between four hours and four days, so that a 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from labctl.configuration import (
@@ -35,6 +36,9 @@ _TRANSFORMS = (
 # Phase 1 of a simulated party: the fastest group, because no result depends on it.
 ISAKMP = (IsakmpPolicy(group=DhGroup.ECP256),)
 
+# The share of designs with a key tree.
+_TREES = 0.4
+
 _SHORTEST_TEK, _LONGEST_TEK = 4 * HOUR, 4 * DAY
 
 
@@ -42,9 +46,12 @@ def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
     """The design of a seed."""
     chance = random.Random(f"design {seed}")
     tek = int(_between(chance, _SHORTEST_TEK, _LONGEST_TEK))
+    planned = group(chance, tek)
+    # By a chance of its own: the rest of a seed's design is what it was before there were key trees.
+    tree = random.Random(f"tree {seed}").random() < _TREES
     return Scenario(
         name=f"chaos {seed}",
-        group=group(chance, tek),
+        group=replace(planned, rekey=replace(planned.rekey, key_tree=tree)),
         isakmp_policies=ISAKMP,
         members=chance.randint(2, 4),
         key_servers=chance.choice((1, 1, 1, 2)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
 
+from labctl.configuration import RekeyTransport
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.endpoint import Limits
 from labctl.simulation.parties import Member
@@ -35,6 +36,7 @@ class Invariant(Enum):
     EVICTED = "no evicted member gets a key that was made after its eviction"
     REPLAY = "no rekey is taken twice"
     CLEAR = "who has a policy keeps it: what it protects never leaves in clear"
+    STAYED = "in a group with a key tree nobody registers again on another's account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Invariants:
         copies = rekey.retransmit_interval * rekey.retransmit_count
         return self.scenario.group.tek_lifetime + copies + self.registration_seconds
 
+    @property
+    def missing_seconds(self) -> float:
+        """How long a member of a key tree takes to register after it has seen a rekey under a KEK that it lacks."""
+        return self.timing.strange_kek + self.timing.strange_kek_spread + self.registration_seconds
+
     # What happens.
 
     def disturbed(self, member: Member, now: float, seconds: float | None = None) -> None:
@@ -102,6 +109,19 @@ class Invariants:
     def cleared(self, member: Member) -> None:
         """An operator had it forget its policy, until it is registered again."""
         self._cleared.add(member.address)
+
+    def called_back(self, member: Member, now: float, seconds: float) -> None:
+        """It was told to register again, or somebody made it believe so: it does within so many seconds."""
+        member.called_back = max(member.called_back, now + seconds)
+
+    def registered_again(self, member: Member, now: float) -> None:
+        """A member has new keys by another registration than its first."""
+        rekey = self.scenario.group.rekey
+        if not rekey.key_tree or (rekey.transport is RekeyTransport.MULTICAST and rekey.address is None):
+            return
+        self.checks[Invariant.STAYED] += 1
+        if self._judged(member, now) and now >= member.called_back:
+            self._violated(Invariant.STAYED, now, f"{member.name} did, for no reason of its own")
 
     def took_rekey(self, member: Member, kek: bytes, sequence: int, now: float) -> None:
         """A member has taken a rekey."""

@@ -46,6 +46,7 @@ def carry_out(world: World, order: Order) -> None:
 def _at_member(world: World, member: Member, kind: OrderKind) -> None:
     engine = member.member
     assert engine is not None
+    world.invariants.called_back(member, world.now, world.invariants.registration_seconds)
     if kind is OrderKind.CLEAR:
         world.invariants.cleared(member)
         engine.clear(world.now)
@@ -69,6 +70,8 @@ def _at_server(world: World, server: Server, kind: OrderKind) -> None:
             world.timeline.say(world.now, server.name, f"refuses: {error}")
     else:
         immediate = kind is OrderKind.CLEAR_MEMBERS_NOW
+        for member in world.members:
+            world.invariants.called_back(member, world.now, world.invariants.healing_seconds)
         if immediate:
             _wiped(world)
         engine.clear_members(group.name, world.now, immediate=immediate)

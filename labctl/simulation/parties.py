@@ -91,6 +91,8 @@ class Member(Party):
     sender_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     successes: int = 0
     rekeys: int = 0
+    # Until when an order, or somebody's replay, is reason enough to register again.
+    called_back: float = 0.0
     # Rekeys it has taken in this life: KEK and sequence number.
     taken: set[tuple[bytes, int]] = field(default_factory=set)
     # Since when it runs without keys, and up to when that time has been added up.

@@ -214,6 +214,10 @@ class World:
             datagram = self.chance.choice(self._recorded)
             self.timeline.say(self.now, "attacker", f"sends a recorded rekey to {datagram.destination.address} again")
             for receiver in self.network.receivers(datagram.destination.address):
+                party = self._by_address.get(receiver)
+                if isinstance(party, Member):
+                    # It may be under a KEK that a member of a key tree never knew, and thinks that it has missed.
+                    self.invariants.called_back(party, self.now, self.invariants.missing_seconds)
                 self._deliver(receiver, datagram)
 
     # What members tell.
@@ -244,6 +248,7 @@ class World:
             self.counts.registrations += engine.successes - party.successes
             if party.successes:
                 self.counts.again.add(party.name)
+                self.invariants.registered_again(party, self.now)
             party.successes = engine.successes
             server = self._by_address.get(engine.registered_with) if engine.registered_with is not None else None
             party.served_by = None if server is None else (server.address, server.life)

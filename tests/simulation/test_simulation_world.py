@@ -22,7 +22,7 @@ from labctl.configuration import (
     TransformSet,
 )
 from labctl.gdoi import group as group_module
-from labctl.gdoi import group_member, policy, timing
+from labctl.gdoi import group_member, key_tree, policy, timing
 from labctl.gdoi.push import open_push
 from labctl.simulation.designs import design
 from labctl.simulation.invariants import Invariant
@@ -57,7 +57,8 @@ def test_a_quiet_day_has_a_rekey_an_hour_and_nobody_registers_twice(scenario: Sc
     # 3600 s less 10 % less the copies, and the KEK once.
     assert 26 <= result.rekeys_sent <= 29
     assert result.counts.rekeys_taken == 4 * result.rekeys_sent
-    assert all(result.checks[item] for item in Invariant if item is not Invariant.EVICTED)
+    elsewhere = (Invariant.EVICTED, Invariant.STAYED)
+    assert all(result.checks[item] for item in Invariant if item not in elsewhere)
 
 
 def test_without_rekeys_members_register_again_every_hour() -> None:
@@ -168,3 +169,65 @@ def test_a_product_that_breaks_a_rule_is_found_out(
 def test_a_member_that_forgets_its_policy_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_member.GroupMember, "_miss_rekey", group_member.GroupMember._forget_policy)
     assert Invariant.CLEAR in broken(simulate(CUT, 2))
+
+
+TREES = [
+    replace(scenario, group=replace(scenario.group, rekey=replace(scenario.group.rekey, key_tree=True)))
+    for scenario in (SCENARIO, MULTICAST)
+]
+EVICTIONS = tuple(
+    Order(hour * HOUR, kind, name)
+    for hour, kind, name in (
+        (2.1, OrderKind.EVICT, "m1"),
+        (5.2, OrderKind.EVICT, "m2"),
+        (8.3, OrderKind.ALLOW, "m1"),
+        (11.4, OrderKind.EVICT, "m3"),
+    )
+)
+
+
+@pytest.mark.parametrize("scenario", TREES, ids=["unicast", "multicast"])
+def test_evictions_from_a_key_tree_make_nobody_else_register(scenario: Scenario) -> None:
+    result = simulate(replace(scenario, orders=EVICTIONS), 1)
+    assert result.violations == ()
+    # The four first registrations, and m1's when it was let in again.
+    assert result.counts.registrations == 5 and result.counts.again <= {"m1"}
+    assert result.messages["KS_GM_REVOKED"] > 0
+
+
+@pytest.mark.parametrize("scenario", TREES, ids=["unicast", "multicast"])
+def test_a_key_tree_through_bad_months(scenario: Scenario) -> None:
+    bad = replace(
+        scenario,
+        members=6,
+        duration=60 * HOUR,
+        network=NetworkConditions(loss=0.05, duplication=0.05, reordering=0.1, jitter=0.1),
+        faults=Faults(
+            Rate(1.0, 1.0, 6 * HOUR), Rate(1.0, 1.0, HOUR), Rate(0.2, 1.0, HOUR), Rate(12.0, 60.0, HOUR), Rate(6.0)
+        ),
+    )
+    result = simulate(bad, 1)
+    assert result.violations == ()
+    assert result.checks[Invariant.STAYED] > 0
+
+
+def test_an_eviction_that_calls_everybody_back_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key server that has a tree and does not use it."""
+
+    def everybody(self: Any, addresses: Any, now: float, *, immediate: bool = False) -> Any:
+        return self.clear_members(now, immediate=immediate)
+
+    monkeypatch.setattr(group_module.Group, "exclude", everybody)
+    result = simulate(replace(TREES[0], orders=EVICTIONS[:1]), 1)
+    assert broken(result) == {Invariant.STAYED}
+
+
+def test_a_tree_whose_keys_do_not_change_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key server that evicts and goes on with the path of before, which the evicted has too."""
+
+    def unchanged(self: Any, members: Any) -> Any:
+        return key_tree.Update({self.leaf(member): key_tree.Cover(self.path(member)[0], ()) for member in self.members})
+
+    monkeypatch.setattr(key_tree.KeyTree, "exclude", unchanged)
+    result = simulate(replace(TREES[1], orders=EVICTIONS[:1]), 1)
+    assert broken(result) == {Invariant.EVICTED}
