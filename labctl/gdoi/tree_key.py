@@ -66,11 +66,14 @@ class TreeKey:
 
 
 def read_key(entry: LkhKey, encryption: Encryption, under: TreeKey | None = None) -> TreeKey:
-    """The key in an entry, decrypted where it is `under` another. Raises MalformedMessage for another key type."""
+    """The key in an entry, decrypted where it is `under` another. Raises MalformedMessage for another key type, and for
+    what is not whole blocks."""
     if entry.kind != numbers.KEK_ALGORITHMS[encryption]:
         raise MalformedMessage(f"an LKH key of type {entry.kind} under a KEK of another")
     data = entry.data
     if under is not None:
+        if len(data) % iv_octets(under.encryption):
+            raise MalformedMessage(f"an encrypted LKH key of {len(data)} octets, which are not whole blocks")
         data = crypto.cbc_decrypt(CIPHERS[under.encryption], under.key, under.iv, data)
     size = iv_octets(encryption)
     return TreeKey(entry.lkh_id, entry.handle, encryption, data[:size], data[size:])

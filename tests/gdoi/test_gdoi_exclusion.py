@@ -11,20 +11,22 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from gdoi_parties import KS1, group_member, key_server, member_address
+from gdoi_parties import KS1, group_member, key_server, member_address, signing_key
 from gdoi_rekeyed import GM1, GM2, GM3, LAB, Rekeyed, lab, multicast, unicast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.configuration import Encryption, KeyServerGroup
-from labctl.gdoi import GroupMember
+from labctl.gdoi import GroupMember, encoding
 from labctl.gdoi.group_member import State
 from labctl.gdoi.key_path import KeyPath
 from labctl.gdoi.numbers import KdType, KekAttribute, LkhAttribute
-from labctl.gdoi.payloads import PARSERS, KeyDownload
+from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, KeyPacket, LkhUpdateArray, SaKek
+from labctl.gdoi.payloads.lkh_key import MAX_LKH_KEYS, LkhKey
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
-from labctl.gdoi.push import decrypt, open_push
+from labctl.gdoi.push import Push, build, decrypt, open_push
 from labctl.isakmp import vendor
+from labctl.isakmp.attributes import Attribute
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.errors import LocalError
 from labctl.isakmp.header import ExchangeType
@@ -556,3 +558,69 @@ def test_the_first_rekey_brings_no_policy_of_traffic_and_takes_none() -> None:
     after = keys_of(member)
     assert (after.rules, after.teks, after.sender_ids) == (before.rules, before.teks, before.sender_ids)
     assert after.kek is not None and after.kek != before.kek and after.path != before.path
+
+
+def signed(world: Rekeyed, sak: SaKek, attributes: tuple[Attribute, ...]) -> bytes:
+    """A rekey that the key server might send, with an LKH packet of any content: authenticated, whatever it says."""
+    packet = KeyPacket(KdType.LKH, sak.spi, attributes)
+    told = Push(1, (), GdoiSa(sak, None, ()), KeyDownload((packet,)))
+    return build(told, replace(kek_after(world), sequence=1), signing_key())
+
+
+def sak_of(world: Rekeyed, **changes: int) -> SaKek:
+    """SAK of a new KEK in the tree, some attributes changed by name."""
+    kek = replace(kek_after(world), spi=bytes(range(16)))
+    sak = encoding.sa_kek(kek, KS1, 2048, world.now, in_tree=True)
+    wanted = {int(KekAttribute[name]): value for name, value in changes.items()}
+    kept = tuple(Attribute.tv(item.kind, wanted[item.kind]) if item.kind in wanted else item for item in sak.attributes)
+    return replace(sak, attributes=kept)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.binary(max_size=120), st.booleans(), st.integers(0, 3)), min_size=1, max_size=4
+    ),
+    st.sampled_from([128, 192, 256]),
+)
+def test_a_key_server_that_says_nonsense_of_the_tree_changes_nothing(
+    arrays: list[tuple[int, bytes, bool, int]], bits: int
+) -> None:
+    """Signed octets of every kind, half of them under the header of a key that the member holds."""
+    world = lab(multicast(key_tree=True), members=2)
+    member = world.members[1]
+    before = keys_of(member)
+    assert before.path is not None
+    leaf = before.path.keys[0]
+    attributes = []
+    for kind, octets, plausible, count in arrays:
+        size = 16 + 16 + bits // 8
+        body = bytes((1,)) + count.to_bytes(2, "big") + bytes(1)
+        body += leaf.lkh_id.to_bytes(2, "big") + bytes(2) + leaf.handle.to_bytes(4, "big")
+        body += b"".join(
+            bytes((0, number + 1, 3, 0)) + octets.ljust(size, b"\x07")[: size - 4] for number in range(count)
+        )
+        attributes.append(Attribute.tlv(kind, body if plausible else octets))
+    data = signed(world, sak_of(world, KEY_LENGTH=bits), tuple(attributes))
+    datagram = Datagram(data, Endpoint(KS1), Endpoint(member.membership.local_address))
+    member.receive_datagram(datagram, world.now)
+    after = keys_of(member)
+    assert after.teks == before.teks
+    assert after.path is not None and len(after.path.keys) < MAX_LKH_KEYS
+
+
+def test_a_key_size_that_is_no_whole_blocks_is_refused_in_an_update() -> None:
+    world = lab(multicast(key_tree=True), members=2)
+    member = world.members[1]
+    path = keys_of(member).path
+    assert path is not None
+    leaf = path.keys[0]
+    entry = LkhKey(1, 3, 5, bytes(16 + 24))
+    array = Attribute.tlv(LkhAttribute.UPDATE_ARRAY, LkhUpdateArray(leaf.lkh_id, leaf.handle, (entry,)).pack())
+    public = Attribute.tlv(LkhAttribute.SIG_ALGORITHM_KEY, signing_key().public.der)
+    data = signed(world, sak_of(world, KEY_LENGTH=192), (array, public))
+    before = member.keys
+    member.receive_datagram(Datagram(data, Endpoint(KS1), Endpoint(member.membership.local_address)), world.now)
+    world.settle()
+    assert member.keys == before
+    assert "not whole blocks" in world.texts(GM2, "GDOI_REKEY_FAILURE")[-1]

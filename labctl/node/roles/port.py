@@ -16,7 +16,15 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from labctl.isakmp.datagram import GDOI_PORT, Datagram, Endpoint
-from labctl.node.sockets import IP_PKTINFO, IP_RECVERR, from_address, icmp_errors, local_address
+from labctl.node.sockets import (
+    IP_MTU_DISCOVER,
+    IP_PKTINFO,
+    IP_PMTUDISC_DONT,
+    IP_RECVERR,
+    from_address,
+    icmp_errors,
+    local_address,
+)
 
 RECEIVE_OCTETS = 65_536
 
@@ -74,6 +82,8 @@ class GdoiPort:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
+            # Routers on the way may cut what is too long for the next link. Of multicast nobody would say that it is.
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
             # Rekeys cross routers (RFC 6407 4); our own copy of one is nothing to us.
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, MULTICAST_TTL)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
