@@ -25,6 +25,7 @@ from labctl.configuration import (
     PreSharedKey,
     RekeyPolicy,
     RekeyTransport,
+    SaIpsec,
     TransformSet,
 )
 from labctl.crypto import generate_private_value, generate_rsa_key
@@ -102,8 +103,7 @@ def key_server(policies: Sequence[IsakmpPolicy], rekey: RekeyPolicy, members: in
         NAME,
         GroupIdentity(number=1),
         SERVER,
-        (AccessListEntry(Action.PERMIT, 0, SITES, SITES),),
-        TransformSet(Cipher.AES_GCM, 256),
+        (SaIpsec((AccessListEntry(Action.PERMIT, 0, SITES, SITES),), TransformSet(Cipher.AES_GCM, 256)),),
         rekey=rekey,
     )
     keys = [PreSharedKey(address, SECRET) for address in addresses(members)]

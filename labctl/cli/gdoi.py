@@ -35,21 +35,22 @@ def _order(action: str, node: str, group: str | None, lab: str | None, **argumen
 
 @command.command("show")
 @_node
+@_group
 @lab_option
 @json_option
-def show(node: str, lab: str | None, as_json: bool) -> ExitStatus:
+def show(node: str, group: str | None, lab: str | None, as_json: bool) -> ExitStatus:
     """The groups of NODE: keys and what is left of their lives, members, rekeys. Times in lab seconds."""
     from labctl.cli.terminal import write_json, write_line
     from labctl.lab.gdoi import standing
     from labctl.lab.loop import run
 
-    groups = run(standing(chosen_lab(lab), node))
+    groups = run(standing(chosen_lab(lab), node, group))
     if as_json:
         write_json(groups)
         return ExitStatus.OK
-    for group in groups:
-        write_line(f"{group['name']} ({group['role']}, {group['state']})")
-        for key, value in group.items():
+    for found in groups:
+        write_line(f"{found['name']} ({found['role']}, {found['state']})")
+        for key, value in found.items():
             if key not in ("name", "role", "state") and value not in (None, "", [], {}):
                 write_line(f"  {key.replace('_', ' '):20} {_shown(value)}")
     if not groups:

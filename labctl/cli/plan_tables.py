@@ -62,12 +62,18 @@ def _groups(plan: Plan, console: Console) -> None:
             f"{entry.action.value} {entry.protocol or 'ip'} {entry.source} {entry.destination}"
             for entry in (served[0].policy if served else ())
         ]
+        # Each transform beside the first line of its `sa ipsec` entry.
+        transforms = [
+            str(sa.transform) if place == 0 else ""
+            for sa in (served[0].sas if served else ())
+            for place, _ in enumerate(sa.policy)
+        ]
         table.add_row(
             group.name,
             group.identity,
             " ".join(group.key_servers),
             " ".join(group.members),
-            str(served[0].transform) if served else "-",
+            "\n".join(transforms),
             "\n".join(policy),
         )
     console.print()

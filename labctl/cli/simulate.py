@@ -125,9 +125,9 @@ def _show(result: Result, scenario: Scenario, screen: Any) -> None:
     )
     sent = "no rekeys" if group.rekey.address is None and transport != "unicast" else f"rekeys {transport}"
     sent += ", key tree" if group.rekey.key_tree else ""
-    screen.print(
-        f"TEK {group.tek_lifetime} s, KEK {group.rekey.lifetime} s, {group.transform}, {sent}\n", highlight=False
-    )
+    lives = " and ".join(dict.fromkeys(f"{sa.tek_lifetime} s" for sa in group.sas))
+    transforms = " and ".join(dict.fromkeys(str(sa.transform) for sa in group.sas))
+    screen.print(f"TEK {lives}, KEK {group.rekey.lifetime} s, {transforms}, {sent}\n", highlight=False)
     for line in result.lines:
         screen.print(str(line), highlight=False, markup=False, soft_wrap=True)
     if result.left_out:

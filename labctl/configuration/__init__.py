@@ -25,9 +25,11 @@ from labctl.configuration.node import (
     Route,
     RsaKeyPair,
     SaDirection,
+    SaIpsec,
     Trustpoint,
 )
 from labctl.configuration.policy import (
+    MOST_PERMITS,
     AccessListEntry,
     Action,
     Authentication,
@@ -40,6 +42,7 @@ from labctl.configuration.policy import (
 )
 
 __all__ = [
+    "MOST_PERMITS",
     "AccessListEntry",
     "Acknowledgement",
     "Action",
@@ -66,6 +69,7 @@ __all__ = [
     "Route",
     "RsaKeyPair",
     "SaDirection",
+    "SaIpsec",
     "TransformSet",
     "Trustpoint",
     "changes_live",

@@ -167,7 +167,7 @@ def _port(words: Words, protocol: int) -> int:
     if operator in _RANGE_WORDS:
         words.take(operator)
         words.fail(
-            f"{operator!r} names a port range, which GETVPN cannot hand to members",
+            f"{operator!r} names a port range, which GETVPN cannot hand to members (GDOI_ACL_RANGE)",
             "use 'eq' with one port, once for each port",
         )
     if operator != "eq":

@@ -23,11 +23,13 @@ def changes_live(old: NodeConfiguration, new: NodeConfiguration) -> bool:
 
 
 def _group_as(old: KeyServerGroup, new: KeyServerGroup) -> KeyServerGroup:
-    """The old group with what may change in place. Who it is, and what sender IDs were given under, may not."""
+    """The old group with what may change in place. Who it is, and what sender IDs were given under, may not.
+
+    A first counter mode may not either: members have sender IDs for it from their registration alone.
+    """
     return replace(
         old,
-        policy=new.policy,
-        tek_lifetime=new.tek_lifetime,
+        sas=new.sas if _gives_sender_ids(old) or not _gives_sender_ids(new) else old.sas,
         rekey=replace(new.rekey, key_label=old.rekey.key_label, key_tree=old.rekey.key_tree),
         activation_delay=new.activation_delay,
         deactivation_delay=new.deactivation_delay,
@@ -35,6 +37,10 @@ def _group_as(old: KeyServerGroup, new: KeyServerGroup) -> KeyServerGroup:
         authorized_identities=new.authorized_identities,
         receive_only=new.receive_only,
     )
+
+
+def _gives_sender_ids(group: KeyServerGroup) -> bool:
+    return any(sa.transform.uses_counter_mode for sa in group.sas)
 
 
 def _membership_as(old: GroupMembership, new: GroupMembership) -> GroupMembership:

@@ -175,9 +175,20 @@ class CertificateIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SaIpsec:
+    """`sa ipsec NUMBER`: an access list, and what its profile gives: transform set and TEK lifetime (seconds)."""
+
+    policy: tuple[AccessListEntry, ...]
+    transform: TransformSet
+    tek_lifetime: int = 3600
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class KeyServerGroup:
     """`crypto gdoi group NAME` / `server local` on a key server. Lifetimes in seconds.
 
+    `sas` are its `sa ipsec` entries, each with a number of its own; in the order of the numbers they are one policy.
     `sender_id_bits` and `key_server_id` give disjoint RFC 6054 sender IDs to counter-mode transforms. `authorized` is
     `authorization address ipv4`: where members may register from; empty = whomever phase 1 authenticates.
     `authorized_identities` is `authorization identity`: None does not look at certificates, an empty list lets nobody
@@ -187,9 +198,7 @@ class KeyServerGroup:
     name: str
     identity: GroupIdentity
     address: IPv4Address
-    policy: tuple[AccessListEntry, ...]
-    transform: TransformSet
-    tek_lifetime: int = 3600
+    sas: tuple[SaIpsec, ...]
     rekey: RekeyPolicy = RekeyPolicy()
     activation_delay: int = 0
     deactivation_delay: int = 0
@@ -198,6 +207,11 @@ class KeyServerGroup:
     authorized: tuple[IPv4Network, ...] = ()
     authorized_identities: tuple[CertificateIdentity, ...] | None = None
     receive_only: bool = False
+
+    @property
+    def policy(self) -> tuple[AccessListEntry, ...]:
+        """The whole access list: those of `sas`, one after the other in the order of their numbers."""
+        return tuple(entry for sa in sorted(self.sas, key=lambda sa: sa.number) for entry in sa.policy)
 
 
 class SaDirection(Enum):

@@ -108,6 +108,10 @@ class TransformSet:
         return self.cipher in (Cipher.AES_GCM, Cipher.AES_GMAC)
 
 
+# A GETVPN group has room for so many permit entries, all access lists together (reference/cisco-getvpn.md 2.6).
+MOST_PERMITS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class AccessListEntry:
     """One line of a crypto access list: `permit ip 10.1.0.0/16 10.2.0.0/16`.

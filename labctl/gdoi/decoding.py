@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import AccessListEntry, Action, Cipher, Encryption, Hash, Integrity, TransformSet
+from labctl.configuration import (
+    MOST_PERMITS,
+    AccessListEntry,
+    Action,
+    Cipher,
+    Encryption,
+    Hash,
+    Integrity,
+    TransformSet,
+)
 from labctl.gdoi import numbers
 from labctl.gdoi.key_path import KeyPath, NotAddressed
 from labctl.gdoi.numbers import (
@@ -104,6 +113,8 @@ class Policy:
     activation_delay: int = 0
     deactivation_delay: int = 0
     received: float = field(default=0.0)
+    # Permit entries beyond those that a member has room for.
+    ignored: int = 0
 
     @property
     def needs_sender_id(self) -> bool:
@@ -130,7 +141,22 @@ def read_policy(sa: GdoiSa, now: float) -> Policy:
     # A key server that knows our private order says it of every entry; else entries count as they come.
     if all(tek.order is not None for tek in teks):
         teks.sort(key=lambda tek: tek.order or 0)
-    return Policy(kek, tuple(teks), *delays, now)
+    kept, ignored = _bounded(teks)
+    return Policy(kek, kept, *delays, now, ignored)
+
+
+def _bounded(teks: list[TekPolicy]) -> tuple[tuple[TekPolicy, ...], int]:
+    """The list up to the last permit that there is room for, and how many are left out (reference/cisco-getvpn.md 2.6).
+
+    The same entry under the keys of before takes no room of its own.
+    """
+    permits = dict.fromkeys(tek.entry for tek in teks if tek.entry.action is Action.PERMIT)
+    if len(permits) <= MOST_PERMITS:
+        return tuple(teks), 0
+    excess = set(list(permits)[MOST_PERMITS:])
+    first = next(place for place, tek in enumerate(teks) if tek.entry in excess)
+    kept = [*teks[:first], *(tek for tek in teks[first:] if tek.entry in permits and tek.entry not in excess)]
+    return tuple(kept), len(excess)
 
 
 def _number(attributes: tuple[Attribute, ...], kind: int) -> int | None:
@@ -272,6 +298,7 @@ def combine(policy: Policy, download: KeyDownload, sequence: int, held: GroupKey
         policy.deactivation_delay,
         any(tek.receive_only for tek in policy.teks),
         path=path,
+        ignored=policy.ignored,
     )
 
 

@@ -5,13 +5,13 @@ RFC 6407 3.5, 4; reference 3.8, 4.4-4.8; lifetimes and orders: reference/cisco-g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import Action, KeyServerGroup, RekeyTransport
-from labctl.gdoi import encoding, key_encryption, numbers, push, sender_ids
+from labctl.configuration import KeyServerGroup, RekeyTransport, SaIpsec
+from labctl.gdoi import access_lists, encoding, key_encryption, numbers, push, sender_ids
 from labctl.gdoi.exclusion import Exclusion, Farewell, fits_one_datagram
 from labctl.gdoi.key_tree import KeyTree, TreeFull
 from labctl.gdoi.members import Member
@@ -53,14 +53,12 @@ class Change:
 
 def _check(configuration: KeyServerGroup) -> None:
     """Raises LocalError for a configuration that no group can keep."""
-    group = f"group {configuration.name}"
-    if configuration.tek_lifetime <= 0 or configuration.rekey.lifetime <= 0:
+    group, rekey = f"group {configuration.name}", configuration.rekey
+    if rekey.lifetime <= 0:
         raise LocalError(f"{group}: a key's lifetime is at least a second")
-    if not any(entry.action is Action.PERMIT for entry in configuration.policy):
-        raise LocalError(f"{group}: the policy permits nothing, so there is nothing to encrypt")
-    rekey = configuration.rekey
     if rekey.key_tree and not fits_tree(rekey.encryption, rekey.key_bits):
         raise LocalError(f"{group}: a key of {rekey.key_bits} bits cannot be encrypted under another in a key tree")
+    access_lists.check(configuration)
     sender_ids.check(configuration)
 
 
@@ -86,7 +84,7 @@ class Group:
         self.signing_key = signing_key
         # What the KEK's rekeys are signed with: members hold its public half.
         self._signer = signing_key
-        self._teks = TrafficKeys(random, timing)
+        self._teks = TrafficKeys(configuration.identity, random, timing)
         self._under_way = RekeysUnderWay(self.members, timing)
         self._sender_ids = SenderIds()
         self._tree = key_encryption.new_tree(configuration, random)
@@ -94,6 +92,7 @@ class Group:
         self._timing = timing
         # What the configuration said when the newest keys were made: a change waits for the next rekey.
         self._serving = configuration
+        self._sas: tuple[SaIpsec, ...] = access_lists.honoured(configuration)
 
     @property
     def generations(self) -> list[Generation]:
@@ -123,7 +122,7 @@ class Group:
     @property
     def uses_counter_mode(self) -> bool:
         """True where members need sender IDs."""
-        return self._serving.transform.uses_counter_mode
+        return any(sa.transform.uses_counter_mode for sa in self._sas)
 
     @property
     def sends_rekeys(self) -> bool:
@@ -182,26 +181,29 @@ class Group:
 
     def _make(self, now: float) -> tuple[bool, Rekey | None]:
         under = self.kek
-        tek, kek = self._due(now)
-        if tek or kek:
+        teks, kek = self._due(now)
+        if teks or kek:
             # What is due a moment later travels along: two rekeys at once might overtake each other.
-            tek, kek = self._due(now + self._timing.together)
-        if tek:
-            self._new_generation(now)
+            teks, kek = self._due(now + self._timing.together)
+        if teks:
+            self._renew_teks(now, teks)
         if kek and self.signing_key is not None:
             self._replace_kek(now, self.signing_key)
-        return tek or kek, self._start_rekey(under, now) if tek or kek else None
+        made = bool(teks) or kek
+        return made, self._start_rekey(under, now) if made else None
 
-    def _due(self, now: float) -> tuple[bool, bool]:
-        """Is it time for new TEKs, and for a new KEK?"""
-        tek = not self.generations or now >= self._tek_due()
+    def _due(self, now: float) -> tuple[set[int], bool]:
+        """The `sa ipsec` entries that it is time for new TEKs of, and whether it is for a new KEK."""
+        budget = self._budget()
+        teks = {sa.number for sa in self._sas if now >= self._teks.due(sa, budget)}
         kek = self.signing_key is not None and (self.kek is None or now >= self._kek_due(self.kek))
-        return tek, kek
+        return teks, kek
 
     # A timer set for one of these moments finds it come: deadline and decision are one expression, rounding included.
 
     def _tek_due(self) -> float:
-        return self._teks.due(self._serving, self._budget())
+        budget = self._budget()
+        return min(self._teks.due(sa, budget) for sa in self._sas)
 
     def _kek_due(self, kek: KeyEncryptionKey) -> float:
         if kek.sequence >= LAST_SEQUENCE:
@@ -216,14 +218,18 @@ class Group:
 
     # Keys.
 
-    def _new_generation(self, now: float, *, told: bool = True) -> None:
-        """Make TEKs. `told`: members will have them with a rekey, and count the delays from then."""
+    def _renew_teks(self, now: float, due: Collection[int] | None = None, *, told: bool = True) -> None:
+        """Make TEKs for the `sa ipsec` entries that are due (None: for all), and for those that are new or changed.
+
+        `told`: members will have them with a rekey, and count the delays from then.
+        """
         self._serving = self.configuration
+        self._sas = access_lists.honoured(self._serving)
+        renewed = {sa.number for sa in self._sas} if due is None else due
         delay = self._serving.deactivation_delay
-        if delay and told and self.sends_rekeys:
-            # Members take the replaced keys out by then: those who come later get no more of them (reference 4.6).
-            self._teks.end_by(now + delay)
-        self._teks.make(self._serving, now)
+        # Members take the replaced keys out by then: those who come later get no more of them (reference 4.6).
+        ends = now + delay if delay and told and self.sends_rekeys else None
+        self._teks.make(self._sas, renewed, now, ends)
 
     def _replace_kek(self, now: float, signing_key: crypto.RsaPrivateKey) -> None:
         self._signer = signing_key
@@ -239,12 +245,13 @@ class Group:
             kek = encoding.sa_kek(self.kek, self._serving.address, self._signer.public.bits, now)
         # Members that register for each key have it at different times: what delays there may be, they do not share.
         delays = (self._serving.activation_delay, self._serving.deactivation_delay) if self.sends_rekeys else (0, 0)
-        return GdoiSa(kek, encoding.gap(*delays), self._teks.policy(self._serving, now, private=private))
+        teks = self._teks.policy(self._sas, now, private=private, receive_only=self._serving.receive_only)
+        return GdoiSa(kek, encoding.gap(*delays), teks)
 
     def key_packets(self, *, with_kek: bool = True) -> tuple[KeyPacket, ...]:
         """KEK and TEKs of what `sa_payload` says at the same moment."""
         packets = (encoding.kek_packet(self.kek),) if with_kek and self.kek is not None else ()
-        return packets + self._teks.packets(self._serving)
+        return packets + self._teks.packets(self._sas)
 
     def in_tree(self, packets: tuple[KeyPacket, ...], address: IPv4Address) -> tuple[KeyPacket, ...]:
         """`packets` as a member of the key tree gets them, with its path for the KEK; the same where it is in none.
@@ -338,7 +345,7 @@ class Group:
             self._teks.generations = []
         elif self.members:
             self._teks.shorten(now)
-        self._new_generation(now)
+        self._renew_teks(now)
         if self.signing_key is not None and (self.kek is None or self._kek_outdated(self.kek)):
             self._replace_kek(now, self.signing_key)
         deletes = (delete_teks(old),) if replace_now and old else ()
@@ -366,7 +373,7 @@ class Group:
                 self._teks.shorten(now)
             deletes = () if under is None else (Delete(DOI, numbers.SaProtocol.KEK, KEK_SPI_OCTETS, (under.spi,)),)
             rekey = self._start_rekey(under, now, deletes=deletes, with_kek=False)
-            self._new_generation(now, told=False)
+            self._renew_teks(now, told=False)
         self.kek = None
         self.members.clear()
         if self.signing_key is not None:
@@ -377,7 +384,7 @@ class Group:
         """Take everything from every member."""
         rekey = self._start_rekey(self.kek, now, deletes=DELETE_ALL, with_sa=False)
         self._teks.generations = []
-        self._new_generation(now)
+        self._renew_teks(now)
         return rekey
 
     def exclude(self, addresses: Iterable[IPv4Address], now: float, *, immediate: bool = False) -> Change:
@@ -418,7 +425,7 @@ class Group:
         departed += [self.members.pop(address) for address in strangers]
         if immediate:
             self._teks.generations = []
-        self._new_generation(now)
+        self._renew_teks(now)
         deletes = (delete_teks(old),) if immediate and old else ()
         return Change(True, tuple(departed), first, self._start_rekey(self.kek, now, deletes=deletes))
 
@@ -490,7 +497,7 @@ class Group:
         change = self.clear_members(now, immediate=True)
         if not change.new_keys:
             self._teks.generations = []
-            self._new_generation(now)
+            self._renew_teks(now)
             change = replace(change, new_keys=True)
         self._sender_ids = SenderIds()
         return change

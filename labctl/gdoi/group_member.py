@@ -15,7 +15,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
-from labctl.configuration import Action, GroupMembership, IsakmpPolicy, PreSharedKey, SaDirection, Trustpoint
+from labctl.configuration import (
+    MOST_PERMITS,
+    Action,
+    GroupMembership,
+    IsakmpPolicy,
+    PreSharedKey,
+    SaDirection,
+    Trustpoint,
+)
 from labctl.gdoi import encoding
 from labctl.gdoi.decoding import Policy, combine, read_policy
 from labctl.gdoi.early_rekeys import EarlyRekeys
@@ -31,6 +39,7 @@ from labctl.gdoi.events import (
 )
 from labctl.gdoi.key_path import NotAddressed
 from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, apply_push
+from labctl.gdoi.member_times import next_change, registration_moment, switch_margin
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.phase1_failures import failure_message
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
@@ -458,6 +467,8 @@ class GroupMember:
         self.successes += 1
         self._rounds = 0
         self._tell_of_keys(before)
+        if self.membership.local_policy:
+            self._log("GDOI", 5, "GM_ACL_MERGE", f"ACL between KS and GM in group {name} merged.")
         text = f"SUCCESS: Installation of Reg/Rekey policies from KS {server} for group {name} & gm identity {address}"
         self._log("GDOI", 5, "GM_INSTALL_POLICIES_SUCCESS", text)
         text = (
@@ -485,6 +496,12 @@ class GroupMember:
             )
             text = f"Group {self.membership.name} transitioned to {transport} rekey."
             self._log("GDOI", 5, mnemonic, text)
+        if keys.ignored and (before is None or before.ignored != keys.ignored):
+            text = (
+                f"The ACL of group {self.membership.name} contains too many entries. "
+                f"GDOI will honor the first {MOST_PERMITS} ACL entries specified."
+            )
+            self._log("GDOI", 3, "GDOI_ACL_NUM", text)
         if before is not None and before.receive_only != keys.receive_only:
             self._ordered = None
         self._follow_rekeys(kek)
@@ -497,19 +514,10 @@ class GroupMember:
             self._events.append(RekeyAddress(self.membership.name, address, source))
 
     def _schedule_registration(self, now: float) -> None:
-        """A random point in the window before the newest TEK of the first ending rule ends, or the KEK."""
-        keys = known(self.keys)
-        youngest = [keys.teks[rule.spis[-1]] for rule in keys.rules if rule.spis]
-        ends = [(tek.expires, tek.lifetime) for tek in youngest]
-        if keys.kek is not None:
-            ends.append((keys.kek.expires, keys.kek.lifetime))
-        points = []
-        for expires, lifetime in ends:
-            earliest, latest = self._timing.registration_window(lifetime)
-            points.append(expires - earliest + self._share() * max(0.0, earliest - latest))
         self.next_registration = None
-        if points:
-            self._register_at(max(now + 1.0, min(points)))
+        moment = registration_moment(known(self.keys), self._timing, self._share())
+        if moment is not None:
+            self._register_at(max(now + 1.0, moment))
 
     def _refresh_keys(self, now: float) -> None:
         """Drop keys at their end, and move sending to the next key before the old one ends."""
@@ -522,7 +530,7 @@ class GroupMember:
         self.keys = keys = alive
         direction = self.direction
         sending = tuple(
-            rule.sending(keys.teks, now, self._margin(rule.spis), keys.activations)
+            rule.sending(keys.teks, now, switch_margin(keys, rule.spis, self._timing), keys.activations)
             if rule.entry.action is Action.PERMIT and direction is not SaDirection.INBOUND_ONLY
             else None
             for rule in keys.rules
@@ -534,13 +542,9 @@ class GroupMember:
             self._events.append(StateChanged(self.membership.name))
         if lost:
             self._events.append(KeysLost(self.membership.name, policy=True))
-        moments = [tek.expires for tek in keys.teks.values()]
-        for rule in keys.rules:
-            margin = self._margin(rule.spis)
-            moments += [keys.teks[spi].expires - margin for spi in rule.spis if spi in keys.teks]
-        moments += keys.activations.values()
-        if later := [moment for moment in moments if moment > now]:
-            self._timers.set(_Timer.KEYS, min(later))
+        moment = next_change(keys, self._timing, now)
+        if moment is not None:
+            self._timers.set(_Timer.KEYS, moment)
 
     def _tell_direction(self, direction: SaDirection) -> None:
         if direction is self._told_direction:
@@ -549,11 +553,6 @@ class GroupMember:
         mnemonic = "GM_SA_INGRESS" if direction is SaDirection.INBOUND_ONLY else "GM_CONV_SA_DUPLEX"
         text = f"IPSec SA direction of group {self.membership.name} is {direction.value} from now on."
         self._log("GDOI", 5, mnemonic, text)
-
-    def _margin(self, spis: tuple[int, ...]) -> float:
-        keys = known(self.keys)
-        lives = [keys.teks[spi].lifetime for spi in spis if spi in keys.teks]
-        return max((self._timing.switch_lead(life, keys.deactivation_delay) for life in lives), default=0.0)
 
     # Called by the ISAKMP endpoint.
 

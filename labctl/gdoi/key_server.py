@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import Action, IsakmpPolicy, KeyServerGroup, PreSharedKey, RekeyTransport, Trustpoint
-from labctl.gdoi import encoding
+from labctl.configuration import (
+    MOST_PERMITS,
+    Action,
+    IsakmpPolicy,
+    KeyServerGroup,
+    PreSharedKey,
+    RekeyTransport,
+    TransformSet,
+    Trustpoint,
+)
+from labctl.gdoi import access_lists, encoding
 from labctl.gdoi.ack import Unsolicited
 from labctl.gdoi.authorization import Denied, check_identities, denial
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, StateChanged
@@ -64,13 +73,23 @@ class _Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class TekStatus:
+    """A TEK as `status` shows it: of which `sa ipsec` entry, and the seconds left of its life."""
+
+    spi: int
+    number: int
+    transform: TransformSet
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
 class GroupStatus:
     """A group as `status` shows it."""
 
     name: str
     identity: str
     members: tuple[Member, ...]
-    teks: tuple[tuple[int, float], ...]
+    teks: tuple[TekStatus, ...]
     kek_left: float | None
     # "unicast", or the multicast group, or None where no rekeys are sent.
     rekey_transport: str | None = None
@@ -133,6 +152,8 @@ class KeyServer:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._rekeys: list[Datagram] = []
         self._unsolicited: float = -COMPLAINT_SECONDS
+        for group in groups:
+            self._warn_of_size(group)
 
     # The sans-IO interface.
 
@@ -173,7 +194,11 @@ class KeyServer:
                 group.configuration.name,
                 str(group.configuration.identity),
                 tuple(group.members.values()),
-                tuple((tek.spi, tek.expires - now) for item in group.generations for tek in item.teks.values()),
+                tuple(
+                    TekStatus(tek.spi, item.sa.number, tek.transform, tek.expires - now)
+                    for item in group.generations
+                    for tek in item.teks.values()
+                ),
                 None if group.kek is None else group.kek.expires - now,
                 _transport(group),
                 0 if group.kek is None else group.kek.sequence,
@@ -270,6 +295,16 @@ class KeyServer:
             )
             text = f"IPSec SA direction of group {configuration.name} is {which} from the next rekey on."
             self._log("GDOI", 5, mnemonic, text)
+        self._warn_of_size(configuration)
+
+    def _warn_of_size(self, group: KeyServerGroup) -> None:
+        number = access_lists.exceeding(group)
+        if number is not None:
+            text = (
+                f"The ACL of sa ipsec {number} in group {group.name} contains too many entries. "
+                f"GDOI will honor the first {MOST_PERMITS} ACL entries specified."
+            )
+            self._log("GDOI", 3, "GDOI_ACL_NUM", text)
 
     def set_signing_key(self, group: str, key: crypto.RsaPrivateKey | None) -> None:
         """Sign rekeys with another key, from the next rekey on: it is signed with the old one and brings the new.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -112,6 +112,8 @@ class GroupKeys:
     activations: Mapping[int, float] = field(default_factory=dict)
     # Its part of the group's key tree, where it was given one.
     path: KeyPath | None = None
+    # Permit entries of the key server that there was no room for.
+    ignored: int = 0
 
     def succeeding(self, old: GroupKeys | None, now: float, *, rekey: bool = True) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.
@@ -128,7 +130,8 @@ class GroupKeys:
         living = {spi: tek for spi, tek in old.teks.items() if tek.expires > now}
         fresh = self.teks.keys() - living.keys()
         if rekey and fresh and self.deactivation_delay:
-            living = {spi: tek.ending(now + self.deactivation_delay) for spi, tek in living.items()}
+            gone = self._replaced(living.keys(), fresh)
+            living |= {spi: living[spi].ending(now + self.deactivation_delay) for spi in gone}
         teks = {**living, **{spi: tek.continuing(living.get(spi)) for spi, tek in self.teks.items()}}
         activations = {spi: moment for spi, moment in old.activations.items() if spi in teks}
         if rekey and living and self.activation_delay:
@@ -138,6 +141,14 @@ class GroupKeys:
             kek = replace(kek, sequence=max(kek.sequence, old.kek.sequence))
         rules = tuple(rule.succeeding(known_rules.get(rule.entry), teks) for rule in self.rules)
         return replace(self, rules=rules, teks=teks, kek=kek, activations=activations)
+
+    def _replaced(self, living: Set[int], fresh: Set[int]) -> Set[int]:
+        """Of the keys that lived before: those that fresh ones came for, and those that no rule names any more.
+
+        Each `sa ipsec` entry renews its own: a rekey of one says again what the others have.
+        """
+        still = {spi for rule in self.rules if fresh.isdisjoint(rule.spis) for spi in rule.spis}
+        return living - still
 
     def alive(self, now: float) -> GroupKeys:
         """The same without TEKs that have ended; the same object where there are none."""

@@ -1,15 +1,16 @@
 """The TEKs of a group on its key server: made for a policy, replaced before they end, shortened (RFC 6407 5.4, 5.6.2).
 
-Lifetimes: reference/cisco-getvpn.md 2.2-2.5.
+Each `sa ipsec` entry has keys of its own, with a lifetime of their own. Lifetimes: reference/cisco-getvpn.md 2.2-2.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from labctl.configuration import AccessListEntry, Action, KeyServerGroup, TransformSet
+from labctl.configuration import AccessListEntry, Action, GroupIdentity, SaIpsec
 from labctl.gdoi import encoding, numbers
+from labctl.gdoi.access_lists import permits_of
 from labctl.gdoi.payloads import KeyPacket, SaTek
 from labctl.gdoi.policy import TrafficEncryptionKey
 from labctl.gdoi.spi import new_spi
@@ -21,8 +22,10 @@ from labctl.isakmp.payloads import Delete
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The TEKs made at one time: one for all entries, or one for each with counter modes; SPIs by entry."""
+    """The TEKs made at one time for one `sa ipsec` entry: one for its whole list or, with counter modes, one for each
+    permit; SPIs by entry."""
 
+    sa: SaIpsec
     teks: dict[int, TrafficEncryptionKey] = field(repr=False)
     entries: dict[AccessListEntry, int]
 
@@ -31,22 +34,21 @@ class Generation:
         """The end of its life."""
         return next(iter(self.teks.values())).expires
 
-    @property
-    def lifetime(self) -> float:
-        """What it was made for (seconds)."""
-        return next(iter(self.teks.values())).lifetime
-
     def ending(self, expires: float) -> Generation:
         """The same, ended earlier; never later."""
         teks = {spi: tek.ending(expires) for spi, tek in self.teks.items()}
-        return Generation(teks, self.entries)
+        return Generation(self.sa, teks, self.entries)
 
 
 class TrafficKeys:
-    """Generations of TEKs, oldest first. Several live side by side: members take what is sent under any of them."""
+    """Generations of TEKs, oldest first. Several live side by side: members take what is sent under any of them.
 
-    def __init__(self, random: RandomSource, timing: Timing) -> None:
+    `sas` are what `access_lists.honoured` leaves of a configuration.
+    """
+
+    def __init__(self, identity: GroupIdentity, random: RandomSource, timing: Timing) -> None:
         self.generations: list[Generation] = []
+        self._identity = identity
         self._random = random
         self._timing = timing
 
@@ -65,53 +67,74 @@ class TrafficKeys:
         """Forget what has ended."""
         self.generations = [generation for generation in self.generations if generation.expires > now]
 
-    def due(self, configuration: KeyServerGroup, budget: float) -> float:
-        """When the next generation is to be made. `budget`: what sending it may take (seconds)."""
-        return self.generations[-1].expires - self._timing.tek_lead(configuration.tek_lifetime, budget)
+    def newest(self, number: int) -> Generation | None:
+        """The youngest keys of an `sa ipsec` entry."""
+        return next((item for item in reversed(self.generations) if item.sa.number == number), None)
+
+    def due(self, sa: SaIpsec, budget: float) -> float:
+        """When its next generation is to be made. `budget`: what sending it may take (seconds)."""
+        newest = self.newest(sa.number)
+        if newest is None:
+            return float("-inf") if permits_of((sa,)) else float("inf")
+        return newest.expires - self._timing.tek_lead(newest.sa.tek_lifetime, budget)
 
     def shorten(self, now: float) -> None:
         """What a triggered rekey leaves of the lives (reference/cisco-getvpn.md 2.5)."""
         self.generations = [
-            generation.ending(now + self._timing.shortened(generation.expires - now, generation.lifetime))
+            generation.ending(now + self._timing.shortened(generation.expires - now, generation.sa.tek_lifetime))
             for generation in self.generations
         ]
 
-    def end_by(self, moment: float) -> None:
-        """No key that is there now lives longer than this."""
-        self.generations = [generation.ending(moment) for generation in self.generations]
-
     # Keys.
 
-    def make(self, configuration: KeyServerGroup, now: float) -> None:
-        """Make a generation for the policy."""
-        permits = [entry for entry in configuration.policy if entry.action is Action.PERMIT]
-        used = {spi for generation in self.generations for spi in generation.teks}
-        first = self._new_tek(configuration, used, now)
-        entries = dict.fromkeys(permits, first)
-        if configuration.transform.uses_counter_mode:
-            for entry in permits[1:]:
-                used.update(tek.spi for tek in entries.values())
-                entries[entry] = self._new_tek(configuration, used, now)
-        teks = {tek.spi: tek for tek in entries.values()}
-        self.generations.append(Generation(teks, {entry: tek.spi for entry, tek in entries.items()}))
+    def make(self, sas: Sequence[SaIpsec], due: Collection[int], now: float, ends: float | None = None) -> None:
+        """New keys for the entries that are due, new or changed. What they replace, and what has no entry any more,
+        ends at `ends` or, without, in its own time."""
+        wanted = [sa for sa in sas if permits_of((sa,)) and (sa.number in due or self._outdated(sa))]
+        if ends is not None:
+            kept = {sa.number for sa in sas} - {sa.number for sa in wanted}
+            self.generations = [
+                generation if generation.sa.number in kept else generation.ending(ends)
+                for generation in self.generations
+            ]
+        for sa in wanted:
+            self._make(sa, now)
 
-    def _new_tek(self, configuration: KeyServerGroup, used: set[int], now: float) -> TrafficEncryptionKey:
-        transform: TransformSet = configuration.transform
+    def _outdated(self, sa: SaIpsec) -> bool:
+        newest = self.newest(sa.number)
+        return newest is None or newest.sa != sa
+
+    def _make(self, sa: SaIpsec, now: float) -> None:
+        used = {spi for generation in self.generations for spi in generation.teks}
+        first, *others = permits_of((sa,))
+        entries = {first: self._new_tek(sa, used, now)}
+        for entry in others:
+            if sa.transform.uses_counter_mode:
+                used.update(tek.spi for tek in entries.values())
+                entries[entry] = self._new_tek(sa, used, now)
+            else:
+                entries[entry] = entries[first]
+        teks = {tek.spi: tek for tek in entries.values()}
+        self.generations.append(Generation(sa, teks, {entry: tek.spi for entry, tek in entries.items()}))
+
+    def _new_tek(self, sa: SaIpsec, used: set[int], now: float) -> TrafficEncryptionKey:
         return TrafficEncryptionKey(
-            new_spi(configuration.identity, used, self._random),
-            transform,
-            self._random(numbers.encryption_key_octets(transform)),
-            self._random(numbers.INTEGRITY_OCTETS[transform.integrity]),
-            configuration.tek_lifetime,
-            now + configuration.tek_lifetime,
+            new_spi(self._identity, used, self._random),
+            sa.transform,
+            self._random(numbers.encryption_key_octets(sa.transform)),
+            self._random(numbers.INTEGRITY_OCTETS[sa.transform.integrity]),
+            sa.tek_lifetime,
+            now + sa.tek_lifetime,
         )
 
     # What members are told.
 
-    def policy(self, configuration: KeyServerGroup, now: float, *, private: bool) -> tuple[SaTek, ...]:
+    def policy(
+        self, sas: Sequence[SaIpsec], now: float, *, private: bool, receive_only: bool = False
+    ) -> tuple[SaTek, ...]:
         """SATs. `private`: the peer knows our code points, so deny entries can be told too."""
         told: list[SaTek] = []
-        for index, entry in enumerate(configuration.policy):
+        for index, entry in enumerate(entry for sa in sas for entry in sa.policy):
             if entry.action is Action.DENY:
                 if private:
                     told.append(encoding.sa_bypass(entry, index))
@@ -119,20 +142,16 @@ class TrafficKeys:
             order = index if private else None
             told += [
                 encoding.sa_tek(
-                    entry,
-                    generation.teks[generation.entries[entry]],
-                    now,
-                    order,
-                    receive_only=configuration.receive_only,
+                    entry, generation.teks[generation.entries[entry]], now, order, receive_only=receive_only
                 )
                 for generation in self.generations
                 if entry in generation.entries
             ]
         return tuple(told)
 
-    def packets(self, configuration: KeyServerGroup) -> tuple[KeyPacket, ...]:
+    def packets(self, sas: Sequence[SaIpsec]) -> tuple[KeyPacket, ...]:
         """The keys of what `policy` says at the same moment."""
-        told = {entry for entry in configuration.policy if entry.action is Action.PERMIT}
+        told = {entry for sa in sas for entry in sa.policy if entry.action is Action.PERMIT}
         packets: list[KeyPacket] = []
         for generation in self.generations:
             spis = {spi for entry, spi in generation.entries.items() if entry in told}

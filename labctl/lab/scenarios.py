@@ -146,7 +146,8 @@ def _group(planned: Plan, name: str | None) -> tuple[KeyServerGroup, tuple[Isakm
 
 def _changed(group: KeyServerGroup, changes: Changes) -> KeyServerGroup:
     rekey = group.rekey
-    tek = changes.tek or group.tek_lifetime
+    sas = tuple(sa if changes.tek is None else replace(sa, tek_lifetime=changes.tek) for sa in group.sas)
+    tek = max(sa.tek_lifetime for sa in sas)
     kek = changes.kek or max(rekey.lifetime, tek)
     if kek < tek:
         raise BadRequest(f"traffic keys live {tek} s, longer than the {kek} s of the key that renews them")
@@ -156,4 +157,4 @@ def _changed(group: KeyServerGroup, changes: Changes) -> KeyServerGroup:
     elif changes.transport is not None:
         address = (rekey.address or _REKEYS) if changes.transport == "multicast" else None
         rekey = replace(rekey, transport=RekeyTransport.MULTICAST, address=address)
-    return replace(group, tek_lifetime=tek, rekey=rekey)
+    return replace(group, sas=sas, rekey=rekey)

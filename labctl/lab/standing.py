@@ -52,13 +52,25 @@ def node_kinds(directory: LabDirectory | None) -> dict[str, str]:
     return {node["name"]: node["kind"] for node in _raw(directory).get("nodes", [])}
 
 
-def member_addresses(directory: LabDirectory | None) -> dict[str, IPv4Address]:
-    """Group member -> the address it registers from."""
+def member_addresses(directory: LabDirectory | None) -> dict[str, dict[str, IPv4Address]]:
+    """Group member -> its groups, each with the address that it registers from."""
     return {
-        node["name"]: IPv4Address(node["configuration"]["memberships"][0]["local_address"])
+        node["name"]: {
+            item["name"]: IPv4Address(item["local_address"]) for item in node["configuration"]["memberships"]
+        }
         for node in _raw(directory).get("nodes", [])
         if node["configuration"].get("memberships")
     }
+
+
+def served_groups(directory: LabDirectory | None, key_server: str) -> list[str]:
+    """The groups that a node serves as key server."""
+    return [
+        item["name"]
+        for node in _raw(directory).get("nodes", [])
+        if node["name"] == key_server
+        for item in node["configuration"].get("key_server_groups", [])
+    ]
 
 
 def capture_points(directory: LabDirectory | None) -> list[str]:

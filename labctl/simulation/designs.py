@@ -22,12 +22,14 @@ from labctl.configuration import (
     KeyServerGroup,
     RekeyPolicy,
     RekeyTransport,
+    SaIpsec,
     TransformSet,
 )
 from labctl.simulation.scenario import DAY, FIRST_KEY_SERVER, HOUR, Faults, NetworkConditions, Rate, Scenario
 
 GROUP = "SIMULATED"
 _SITES = IPv4Network("10.0.0.0/8")
+_VOICE = IPv4Network("172.30.0.0/16")
 _REKEYS = IPv4Address("239.192.0.1")
 _TRANSFORMS = (
     TransformSet(Cipher.AES_GCM, 256),
@@ -75,20 +77,28 @@ def group(chance: random.Random, tek: int) -> KeyServerGroup:
     activation = chance.choice((0, 0, 30))
     copies = interval * count
     deactivation = max(activation + copies, 2 * copies) + chance.choice((10, 300)) if chance.random() < 0.2 else 0
+    first = SaIpsec((AccessListEntry(Action.PERMIT, 0, _SITES, _SITES),), chance.choice(_TRANSFORMS), tek)
+    kek = max(tek, int(_between(chance, 3 * HOUR, 10 * DAY)))
+    acknowledgement = chance.choice(tuple(Acknowledgement))
+    # A second `sa ipsec` entry is renewed at other times than the first.
+    second = SaIpsec(
+        (AccessListEntry(Action.PERMIT, 0, _VOICE, _VOICE),),
+        chance.choice(_TRANSFORMS),
+        int(tek * _between(chance, 0.4, 1.0)),
+        number=2,
+    )
     return KeyServerGroup(
         name=GROUP,
         identity=GroupIdentity(number=1),
         address=FIRST_KEY_SERVER,
-        policy=(AccessListEntry(Action.PERMIT, 0, _SITES, _SITES),),
-        transform=chance.choice(_TRANSFORMS),
-        tek_lifetime=tek,
+        sas=(first, second) if chance.random() < 0.3 else (first,),
         rekey=RekeyPolicy(
-            lifetime=max(tek, int(_between(chance, 3 * HOUR, 10 * DAY))),
+            lifetime=kek,
             transport=transport if sends else RekeyTransport.MULTICAST,
             address=_REKEYS if sends and transport is RekeyTransport.MULTICAST else None,
             retransmit_interval=interval,
             retransmit_count=count,
-            acknowledgement=chance.choice(tuple(Acknowledgement)),
+            acknowledgement=acknowledgement,
         ),
         activation_delay=activation,
         deactivation_delay=deactivation,

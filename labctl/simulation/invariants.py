@@ -79,7 +79,7 @@ class Invariants:
         """How long a member may lack a key that others have: until it registers before its own ends."""
         rekey = self.scenario.group.rekey
         copies = rekey.retransmit_interval * rekey.retransmit_count
-        return self.scenario.group.tek_lifetime + copies + self.registration_seconds
+        return max(sa.tek_lifetime for sa in self.scenario.group.sas) + copies + self.registration_seconds
 
     @property
     def missing_seconds(self) -> float:

@@ -103,7 +103,7 @@ def _about(world: World, server: Server, member: Member, kind: OrderKind) -> Non
         return
     if kind is OrderKind.EVICT:
         _forgotten(world, server)
-        known = [spi for status in engine.status(world.now) for spi, _ in status.teks]
+        known = [tek.spi for status in engine.status(world.now) for tek in status.teks]
         world.invariants.evicted(member, known)
         engine.evict(group, member.address, world.now)
     else:

@@ -68,7 +68,7 @@ class World:
         self._order = itertools.count()
         self._recorded: deque[Datagram] = deque(maxlen=RECORDED)
         self._record = scenario.faults.replays.per_day > 0
-        self._look = max(SHORTEST_LOOK, scenario.group.tek_lifetime / LOOKS_PER_LIFE)
+        self._look = max(SHORTEST_LOOK, min(sa.tek_lifetime for sa in scenario.group.sas) / LOOKS_PER_LIFE)
         for server in self.servers:
             self.at(0.0, partial(self.boot, server))
         for member in self.members:

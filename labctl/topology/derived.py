@@ -47,7 +47,7 @@ def _group_checks(group: Group, encrypted: list[Flow], flows: Flows) -> list[Che
     """One flow a pair of members stands for the pair: hosts behind one member share its crypto map."""
     pairs: dict[tuple[str, str], Flow] = {}
     for flow in encrypted:
-        if len(flow.members) == 2 and all(member in group.members for member in flow.members):
+        if flow.group == group.name and len(flow.members) == 2:
             pairs.setdefault((flow.members[0], flow.members[1]), flow)
     specs = []
     for member in group.members:

@@ -31,6 +31,8 @@ class Flow:
     fate: Fate
     links: tuple[str, ...]
     members: tuple[str, ...]
+    # Whose keys it is encrypted under on its way there.
+    group: str | None = None
 
 
 class Flows:
@@ -48,16 +50,18 @@ class Flows:
         self.addresses = addresses
         self._segments = segments
         self._routing = routing
-        self._policies: dict[str, list[AccessListEntry]] = {}
-        # Members that take clear packets where encrypted ones are to be expected.
-        self._passive: set[str] = set()
+        # Of each crypto interface (node, segment): the policies of its groups, each entry with its group.
+        self._policies: dict[tuple[str, int], list[tuple[AccessListEntry, str]]] = {}
+        # Members, with the group, that take clear packets where encrypted ones are to be expected.
+        self._passive: set[tuple[str, str]] = set()
         for group in groups:
             for member in group.members:
                 options = group.options.get(member, MemberOptions())
-                policy = _in_force(group, passive=options.passive)
-                self._policies.setdefault(member, []).extend([*options.local_policy, *policy])
+                place = (member, _crypto_segment(routing, group, member))
+                entries = (*options.local_policy, *_in_force(group, passive=options.passive))
+                self._policies.setdefault(place, []).extend((entry, group.name) for entry in entries)
                 if options.passive:
-                    self._passive.add(member)
+                    self._passive.add((member, group.name))
 
     @property
     def provider_links(self) -> tuple[str, ...]:
@@ -86,8 +90,10 @@ class Flows:
         source_address = there[0].leaving.address
         assert source_address is not None
         back = self._routing.path(destination, source_address.ip)
-        fate = self._fate(there, source_address.ip, self.addresses[destination])
-        answer = Fate.DROPPED if back is None else self._fate(back, self.addresses[destination], source_address.ip)
+        fate, group = self._fate(there, source_address.ip, self.addresses[destination])
+        answer = Fate.DROPPED
+        if back is not None:
+            answer, _ = self._fate(back, self.addresses[destination], source_address.ip)
         if Fate.DROPPED in (fate, answer):
             fate = Fate.DROPPED
         elif fate is not answer:
@@ -98,7 +104,7 @@ class Flows:
                 links += self._links(hop)
         members = tuple(hop.leaving.node for hop in there if self._has_crypto(hop.leaving.node, hop.segment))
         members += tuple(hop.entering.node for hop in there if self._has_crypto(hop.entering.node, hop.segment))
-        return Flow(source, destination, fate, tuple(links), members)
+        return Flow(source, destination, fate, tuple(links), members, group)
 
     def _links(self, hop: Hop) -> list[str]:
         """The links that a packet crosses on this hop: one wire, or the ports of a switch at its two ends."""
@@ -110,28 +116,40 @@ class Flows:
         ]
 
     def _has_crypto(self, node: str, segment: int) -> bool:
-        return node in self._policies and crypto_segment(self._routing, node) == segment
+        return (node, segment) in self._policies
 
-    def _fate(self, path: list[Hop], source: IPv4Address, destination: IPv4Address) -> Fate:
-        encrypted = was_encrypted = False
+    def _fate(self, path: list[Hop], source: IPv4Address, destination: IPv4Address) -> tuple[Fate, str | None]:
+        """What becomes of a packet, and the group that encrypts it."""
+        encrypted = was_encrypted = None
         for hop in path:
-            here, there = hop.leaving.node, hop.entering.node
-            if self._has_crypto(here, hop.segment) and not encrypted:
-                encrypted = was_encrypted = self._permits(here, source, destination)
-            if self._has_crypto(there, hop.segment):
+            here, there = (hop.leaving.node, hop.segment), (hop.entering.node, hop.segment)
+            if here in self._policies and encrypted is None:
+                encrypted = self._permitting(here, source, destination)
+                was_encrypted = encrypted or was_encrypted
+            if there in self._policies:
+                expected = self._permitting(there, destination, source)
                 # What should have come encrypted and did not is dropped (reference/cisco-getvpn.md 2.7, normal).
-                if not encrypted and there not in self._passive and self._permits(there, destination, source):
-                    return Fate.DROPPED
-                encrypted = False
-        if encrypted:
-            return Fate.DROPPED
-        return Fate.ENCRYPTED if was_encrypted else Fate.CLEAR
+                if encrypted is None and expected is not None and (hop.entering.node, expected) not in self._passive:
+                    return Fate.DROPPED, was_encrypted
+                # So is what came under keys that this interface does not have.
+                if encrypted is not None and encrypted not in {group for _, group in self._policies[there]}:
+                    return Fate.DROPPED, was_encrypted
+                encrypted = None
+        if encrypted is not None:
+            return Fate.DROPPED, was_encrypted
+        return Fate.CLEAR if was_encrypted is None else Fate.ENCRYPTED, was_encrypted
 
-    def _permits(self, member: str, source: IPv4Address, destination: IPv4Address) -> bool:
-        for entry in self._policies[member]:
+    def _permitting(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> str | None:
+        """The group whose policy encrypts a ping on that interface."""
+        for entry, group in self._policies[place]:
             if entry.protocol in (0, _ICMP) and source in entry.source and destination in entry.destination:
-                return entry.action is Action.PERMIT
-        return False
+                return group if entry.action is Action.PERMIT else None
+        return None
+
+
+def _crypto_segment(routing: Routing, group: Group, member: str) -> int:
+    interface = group.interfaces[member]
+    return next(number for number, end in routing.connected(member) if end.interface == interface)
 
 
 def _in_force(group: Group, *, passive: bool) -> Sequence[AccessListEntry]:
@@ -139,8 +157,3 @@ def _in_force(group: Group, *, passive: bool) -> Sequence[AccessListEntry]:
     if not group.receive_only or passive:
         return group.policy
     return [replace(entry, action=Action.DENY) for entry in group.policy]
-
-
-def crypto_segment(routing: Routing, member: str) -> int | None:
-    """The segment on which a member encrypts: that of its link to the provider."""
-    return next((number for number, _ in routing.connected(member) if routing.faces_provider(number)), None)

@@ -14,7 +14,6 @@ from labctl.configuration import (
     AccessListEntry,
     Acknowledgement,
     Action,
-    Cipher,
     DhGroup,
     Encryption,
     GroupIdentity,
@@ -23,20 +22,16 @@ from labctl.configuration import (
     NodeKind,
     RekeyPolicy,
     RekeyTransport,
-    TransformSet,
 )
 from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
-from labctl.configuration.transform_set import parse_encryption, parse_transform_set
+from labctl.configuration.transform_set import parse_encryption
 from labctl.configuration.words import WordError, did_you_mean
+from labctl.topology.group_policies import PolicyReader, refuse_overlaps
 from labctl.topology.model import Group, MemberOptions, Node, PreSharedKeys
 from labctl.topology.problems import Problems
 from labctl.topology.raw import GROUP_NAME, LARGEST_IDENTITY, MOST_KEY_SERVERS, RawGroup, RawIsakmp, RawMember
 from labctl.topology.shape import Shaped
 
-# reference/cisco-getvpn.md 2.6: 100 permits a group; a member would ignore the rest (%GDOI-3-GDOI_ACL_NUM).
-MOST_PERMITS = 100
-# Cisco's long SA lifetimes (reference 1.3): above a day only AES with 128 bits or more.
-LONGEST_WITHOUT_AES = 86400
 # `crypto isakmp key`: up to 128 characters, none of them a blank.
 _KEY = re.compile(r"[!-~]{1,128}")
 GENERATED = "generated"
@@ -63,7 +58,7 @@ def read_groups(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> l
             continue
         groups.append(_GroupReader(shaped, nodes, problems, name, raw).read())
     _refuse_shared_identities(shaped, groups, problems)
-    _refuse_overlaps(shaped, groups, problems)
+    refuse_overlaps(shaped, groups, problems)
     return groups
 
 
@@ -82,17 +77,14 @@ class _GroupReader:
         members = self._names("members", [member_name(raw) for raw in self._raw.members], NodeKind.CE)
         servers = self._names("key-servers", self._raw.key_servers, NodeKind.KS)
         self._check_sizes(members, servers)
-        transform = self._transform()
-        self._check_lifetimes(transform)
-        self._check_delays()
+        sas = PolicyReader(self._shaped, self._problems, self._name, self._raw).read()
+        self._check_delays(min(sa.tek_lifetime for sa in sas) if sas else self._raw.lifetime.tek)
         return Group(
             name=self._name,
             identity=self._identity(),
             key_servers=servers,
             members=members,
-            policy=self._policy(),
-            transform=transform,
-            tek_lifetime=self._raw.lifetime.tek,
+            sas=sas,
             rekey=self._rekey(),
             isakmp=self._isakmp(),
             pre_shared_keys=self._keys(members),
@@ -172,6 +164,7 @@ class _GroupReader:
                 fail_close_revert=raw.fail_close_revert,
                 passive=raw.passive,
                 recovery_check=raw.recovery_check,
+                interface=raw.interface,
             )
             if raw.fail_close_revert and raw.fail_close is None:
                 self._problems.add(
@@ -202,63 +195,7 @@ class _GroupReader:
             entries.append(entry)
         return tuple(entries)
 
-    def _policy(self) -> tuple[AccessListEntry, ...]:
-        entries: list[AccessListEntry] = []
-        readable = True
-        place = ("groups", self._name, "policy")
-        for index, line in enumerate(self._raw.policy):
-            try:
-                entry = parse_access_list_entry(line)
-            except WordError as error:
-                readable = False
-                self._problems.add(self._shaped.inside(error.column, *place, index), error.problem, error.hint)
-                continue
-            if entry in entries:
-                self._problems.add(
-                    self._shaped.at(*place, index),
-                    f"'{describe_access_list_entry(entry)}' is in the policy twice",
-                    "the first match wins: keep one of them",
-                )
-            entries.append(entry)
-        permits = [index for index, entry in enumerate(entries) if entry.action is Action.PERMIT]
-        if len(permits) > MOST_PERMITS:
-            self._problems.add(
-                self._shaped.at(*place, permits[MOST_PERMITS]),
-                f"the policy has {len(permits)} permit entries",
-                f"a key server hands out {MOST_PERMITS} at most: summarize the prefixes",
-            )
-        if readable and not permits:
-            self._problems.add(
-                self._shaped.at(*place),
-                f"the policy of group {self._name!r} permits nothing, so nothing is encrypted",
-                "add an entry such as 'permit ip 10.1.0.0/16 10.1.0.0/16'",
-            )
-        return tuple(entries)
-
-    def _transform(self) -> TransformSet:
-        try:
-            return parse_transform_set(self._raw.transform)
-        except WordError as error:
-            at = self._shaped.inside(error.column, "groups", self._name, "transform")
-            self._problems.add(at, error.problem, error.hint)
-            return TransformSet(Cipher.AES_GCM, 256)
-
-    def _check_lifetimes(self, transform: TransformSet) -> None:
-        lifetime, place = self._raw.lifetime, ("groups", self._name, "lifetime")
-        if lifetime.tek > lifetime.kek:
-            self._problems.add(
-                self._shaped.at(*place, "tek"),
-                f"traffic keys live {lifetime.tek} s, longer than the {lifetime.kek} s of the key that renews them",
-                "make kek at least three times tek",
-            )
-        if lifetime.tek > LONGEST_WITHOUT_AES and transform.cipher is Cipher.TRIPLE_DES:
-            self._problems.add(
-                self._shaped.at(*place, "tek"),
-                f"a tek lifetime of {lifetime.tek} s is too long for 3DES",
-                f"above {LONGEST_WITHOUT_AES} s take AES",
-            )
-
-    def _check_delays(self) -> None:
+    def _check_delays(self, tek: int) -> None:
         """RFC 6407 5.4: old keys stay until new ones are sent under, with room for the copies of a rekey."""
         delays, retransmit = self._raw.delays, self._raw.rekey.retransmit
         place = ("groups", self._name, "delays", "deactivation")
@@ -271,10 +208,10 @@ class _GroupReader:
                 f"old keys go {delays.deactivation} s after a rekey, when some members may still send under them",
                 f"more than {needed} s: {copies} s for a rekey's copies, and the activation delay or as much again",
             )
-        if delays.activation >= self._raw.lifetime.tek:
+        if delays.activation >= tek:
             self._problems.add(
                 self._shaped.at("groups", self._name, "delays", "activation"),
-                f"new keys would be sent under after {delays.activation} s, and live {self._raw.lifetime.tek} s",
+                f"new keys would be sent under after {delays.activation} s, and live {tek} s",
                 "an activation delay is some seconds: 30, for example",
             )
 
@@ -399,38 +336,3 @@ def _refuse_shared_identities(shaped: Shaped, groups: list[Group], problems: Pro
                 "each group has its own",
             )
         owners.setdefault(identity, group.name)
-
-
-def _refuse_overlaps(shaped: Shaped, groups: list[Group], problems: Problems) -> None:
-    """Reference 2.6: overlapping access lists of two groups on one device are prohibited."""
-    for place, group in enumerate(groups):
-        for other in groups[:place]:
-            shared = [name for name in group.members if name in other.members]
-            if shared and (clash := _overlapping(group, other)) is not None:
-                problems.add(
-                    shaped.at("groups", group.name, "members", group.members.index(shared[0])),
-                    f"{shared[0]!r} is in groups {other.name!r} and {group.name!r}, which both encrypt "
-                    f"'{describe_access_list_entry(clash)}'",
-                    "policies of groups on one member must not overlap",
-                )
-
-
-def _overlapping(group: Group, other: Group) -> AccessListEntry | None:
-    for entry in group.policy:
-        for theirs in other.policy:
-            if entry.action is theirs.action is Action.PERMIT and _entries_overlap(entry, theirs):
-                return entry
-    return None
-
-
-def _entries_overlap(one: AccessListEntry, other: AccessListEntry) -> bool:
-    def meet(a: int, b: int) -> bool:
-        return a == b or 0 in (a, b)
-
-    return (
-        meet(one.protocol, other.protocol)
-        and meet(one.source_port, other.source_port)
-        and meet(one.destination_port, other.destination_port)
-        and one.source.overlaps(other.source)
-        and one.destination.overlaps(other.destination)
-    )

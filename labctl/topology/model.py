@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from labctl.configuration import AccessListEntry, GroupIdentity, IsakmpPolicy, NodeKind, RekeyPolicy, TransformSet
+from labctl.configuration import AccessListEntry, GroupIdentity, IsakmpPolicy, NodeKind, RekeyPolicy, SaIpsec
 from labctl.topology.checks import CheckSpec
 from labctl.topology.pki import KeyType
 
@@ -80,19 +80,19 @@ class MemberOptions:
     fail_close_revert: bool = False
     passive: bool = False
     recovery_check: int | None = None
+    # Where it encrypts, if the user says it.
+    interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A GETVPN group. Lifetimes in seconds."""
+    """A GETVPN group. Lifetimes in seconds; `sas` are numbered in their order."""
 
     name: str
     identity: GroupIdentity
     key_servers: tuple[str, ...]
     members: tuple[str, ...]
-    policy: tuple[AccessListEntry, ...]
-    transform: TransformSet
-    tek_lifetime: int
+    sas: tuple[SaIpsec, ...]
     rekey: RekeyPolicy
     isakmp: tuple[IsakmpPolicy, ...]
     pre_shared_keys: PreSharedKeys
@@ -100,6 +100,13 @@ class Group:
     deactivation_delay: int = 0
     receive_only: bool = False
     options: Mapping[str, MemberOptions] = field(default_factory=dict)
+    # Member -> the interface that it encrypts on.
+    interfaces: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def policy(self) -> tuple[AccessListEntry, ...]:
+        """The whole access list: those of `sas`, one after the other."""
+        return tuple(entry for sa in self.sas for entry in sa.policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,14 @@ class Topology:
                     seen.add(name)
                     waiting.append(name)
         return other in seen
+
+    def member_address(self, group: Group, member: str) -> IPv4Address:
+        """Where a member registers from: its crypto interface. Raises KeyError where it has none."""
+        for link in self.links:
+            for end in link.ends:
+                if (end.node, end.interface) == (member, group.interfaces[member]) and end.address is not None:
+                    return end.address.ip
+        raise KeyError(member)
 
     def control_addresses(self) -> dict[str, IPv4Address]:
         """Node -> the address it is known by: on the provider's side where it has one, else of its first link."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -18,7 +19,6 @@ from labctl.configuration import (
     PreSharedKey,
 )
 from labctl.topology.certificates import plan_pki
-from labctl.topology.flows import crypto_segment
 from labctl.topology.model import End, Group, MemberOptions, Node, Topology
 from labctl.topology.pki import Credentials
 from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
@@ -96,17 +96,17 @@ class _Planner:
 
     def _configuration(self, node: Node) -> NodeConfiguration:
         groups = [*self._services.get(node.name, ()), *self._memberships.get(node.name, ())]
-        crypto = self._crypto_end(node.name) if node.name in self._memberships else None
+        crypto = self._crypto_ends(node.name)
         return NodeConfiguration(
             name=node.name,
             kind=node.kind,
-            interfaces=tuple(self._interface(end, crypto) for end in self._interfaces[node.name]),
+            interfaces=tuple(self._interface(end, crypto.values()) for end in self._interfaces[node.name]),
             routes=self._routing.routes(node.name),
             isakmp_policies=_isakmp_policies(groups),
             pre_shared_keys=self._pre_shared_keys(node.name, groups),
             key_server_groups=tuple(self._service(node.name, group) for group in self._services.get(node.name, ())),
             memberships=tuple(
-                self._membership(node.name, crypto, group) for group in self._memberships.get(node.name, ())
+                self._membership(node.name, crypto[group.name], group) for group in self._memberships.get(node.name, ())
             ),
             clock_scale=self._topology.clock_scale,
             hosts=self._hosts,
@@ -116,17 +116,18 @@ class _Planner:
             started=self._credentials.started,
         )
 
-    def _crypto_end(self, member: str) -> End | None:
-        segment = crypto_segment(self._routing, member)
-        return next((end for number, end in self._routing.connected(member) if number == segment), None)
+    def _crypto_ends(self, member: str) -> dict[str, End]:
+        """Group -> the end of the member's link that it encrypts on."""
+        ends = {end.interface: end for _, end in self._routing.connected(member)}
+        return {group.name: ends[group.interfaces[member]] for group in self._memberships.get(member, ())}
 
-    def _interface(self, end: End, crypto: End | None) -> Interface:
+    def _interface(self, end: End, crypto: Collection[End]) -> Interface:
         return Interface(
             name=end.interface,
             mac=mac_address(end.node, end.interface),
             addresses=(end.address,) if end.address is not None else (),
             mtu=self._mtus[end.node, end.interface],
-            crypto_map=end == crypto,
+            crypto_map=end in crypto,
         )
 
     def _service(self, server: str, group: Group) -> KeyServerGroup:
@@ -134,9 +135,7 @@ class _Planner:
             name=group.name,
             identity=group.identity,
             address=self._addresses[server],
-            policy=group.policy,
-            transform=group.transform,
-            tek_lifetime=group.tek_lifetime,
+            sas=group.sas,
             rekey=group.rekey,
             activation_delay=group.activation_delay,
             deactivation_delay=group.deactivation_delay,
@@ -144,8 +143,8 @@ class _Planner:
             key_server_id=group.key_servers.index(server),
         )
 
-    def _membership(self, member: str, crypto: End | None, group: Group) -> GroupMembership:
-        assert crypto is not None and crypto.address is not None, "a member has a link to a pe: resolve.py saw to it"
+    def _membership(self, member: str, crypto: End, group: Group) -> GroupMembership:
+        assert crypto.address is not None, "a member has a link to a pe: resolve.py saw to it"
         options = group.options.get(member, MemberOptions())
         return GroupMembership(
             name=group.name,
@@ -165,11 +164,11 @@ class _Planner:
         found: dict[IPv4Address, bytes] = {}
         for group in groups:
             serves = node in group.key_servers
-            peers = [name for name in group.key_servers if name != node]
-            peers += [name for name in group.members if serves]
-            for peer in peers:
+            peers = {name: self._addresses[name] for name in group.key_servers if name != node}
+            if serves:
+                peers |= {name: self._topology.member_address(group, name) for name in group.members}
+            for peer, address in peers.items():
                 given = self._given_key(group, node, peer)
-                address = self._addresses[peer]
                 if given is not None and found.get(address) in (None, self._generated_key(node, peer)):
                     found[address] = given
                 found.setdefault(address, self._generated_key(node, peer))

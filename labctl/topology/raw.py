@@ -93,6 +93,19 @@ class RawIsakmp(_Shape):
     lifetime: int = Field(default=86400, ge=SHORTEST_PHASE_1, le=LONGEST_PHASE_1, description="In seconds.")
 
 
+class RawSaIpsec(_Shape):
+    """One `sa ipsec` entry: an access list with its own keys."""
+
+    policy: list[str] = Field(
+        description="Access list: permit encrypts, deny and no match stay in clear.",
+        examples=[["permit ip 10.1.0.0/16 10.1.0.0/16"]],
+    )
+    transform: str = Field("esp-gcm 256", description="How packets are encrypted.")
+    lifetime: int = Field(
+        default=3600, ge=SHORTEST_TEK, le=LONGEST_LIFETIME, description="Traffic encryption key, in seconds."
+    )
+
+
 class RawRetransmit(_Shape):
     """Copies of a rekey (`rekey retransmit SECONDS number N`)."""
 
@@ -140,6 +153,9 @@ class RawMember(_Shape):
     """A member, long form: what is configured on it alone."""
 
     node: str = Field(description="Node of kind ce.")
+    interface: str | None = Field(
+        default=None, description="Its interface to a pe on which it encrypts, where it has several of them."
+    )
     local_policy: list[str] = Field(
         default=[],
         description="Deny entries of its own, before the key server's policy: what they match stays in clear.",
@@ -197,18 +213,25 @@ RawIdentity: TypeAlias = Annotated[
 class RawGroup(_Shape):
     """A GETVPN group, said once for key servers and members."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["policy"]}, {"required": ["sa-ipsec"]}]})
+
     identity: RawIdentity = Field(description="Group identity: a number, or an IPv4 address.")
     key_servers: list[str] = Field(description="Nodes of kind ks, in the order in which members try them.")
     members: list[RawMemberForm] = Field(
         description="Nodes of kind ce, by name, or with what is configured on them alone.",
         examples=[["ce1", {"node": "ce2", "fail-close": []}]],
     )
-    policy: list[str] = Field(
+    policy: list[str] | None = Field(
+        default=None,
         description="Access list: permit encrypts, deny and no match stay in clear; the first match wins.",
         examples=[["permit ip 10.1.0.0/16 10.1.0.0/16"]],
     )
     transform: str = Field(
         "esp-gcm 256", description="How packets are encrypted, for example esp-aes 256 esp-sha256-hmac."
+    )
+    sa_ipsec: list[RawSaIpsec] | None = Field(
+        default=None,
+        description="Instead of policy, transform and lifetime.tek: several access lists, in order, each with its own.",
     )
     lifetime: RawLifetime = Field(default=RawLifetime(), description="How long keys live.")
     isakmp: RawIsakmpPolicies = Field(default=RawIsakmp(), description="Phase 1 proposals, the preferred first.")

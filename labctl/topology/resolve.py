@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from labctl.configuration import NodeKind
+from labctl.configuration.words import did_you_mean
 from labctl.topology.addressing import number_segments
 from labctl.topology.derived import derive_checks
 from labctl.topology.flows import Flows
 from labctl.topology.groups import member_name, read_groups
 from labctl.topology.links import DraftLink, read_links, read_subnet
-from labctl.topology.model import Group, Node, Segment, SegmentKind, Topology
+from labctl.topology.model import Group, MemberOptions, Node, Segment, SegmentKind, Topology
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
 from labctl.topology.raw import NODE_NAME, RawNode
 from labctl.topology.routing import Routing
@@ -72,7 +74,7 @@ class _Resolver:
         self._refuse_unlinked(drafts)
         links, segments = number_segments(drafts, subnets, problems)
         groups = read_groups(shaped, self._nodes, problems)
-        self._check_members(groups, segments, drafts)
+        groups = self._place_members(groups, segments, drafts)
         nodes = tuple(self._nodes.values())
         routing = Routing(nodes, tuple(segments))
         bare = Topology(
@@ -155,33 +157,49 @@ class _Resolver:
         texts = [raw if isinstance(raw, str) else " ".join(raw.ends) for raw in self._shaped.raw.links]
         return any(word.search(text) for text in texts)
 
-    def _check_members(self, groups: list[Group], segments: list[Segment], drafts: list[DraftLink]) -> None:
-        """A member encrypts on its one link to the provider."""
-        uplinks: dict[str, int] = {}
+    def _place_members(self, groups: list[Group], segments: list[Segment], drafts: list[DraftLink]) -> list[Group]:
+        """The groups with the interface on which each member encrypts: a link to the provider."""
+        uplinks: dict[str, list[str]] = {}
         for segment in segments:
             kinds = {end.node: self._nodes[end.node].kind for end in segment.ends}
             if segment.kind is SegmentKind.EDGE and NodeKind.PE in kinds.values():
-                for name in kinds:
-                    uplinks[name] = uplinks.get(name, 0) + 1
+                for end in segment.ends:
+                    uplinks.setdefault(end.node, []).append(end.interface)
+        placed = []
         for group in groups:
+            found = {}
             for name in group.members:
-                at = self._member_at(group, name)
-                if name not in uplinks and not self._may_be_linked(name, drafts):
+                wanted = group.options.get(name, MemberOptions()).interface
+                known = uplinks.get(name, [])
+                if not known and not self._may_be_linked(name, drafts):
                     self._problems.add(
-                        at,
+                        self._member_at(group, name),
                         f"member {name!r} of group {group.name!r} has no link to a pe",
                         f"a member encrypts on that link: add '- {name} -- pe1'",
                     )
-                elif uplinks.get(name, 0) > 1:
+                elif wanted is not None and known and wanted not in known:
                     self._problems.add(
-                        at,
-                        f"member {name!r} of group {group.name!r} has {uplinks[name]} links to the provider",
-                        "labctl puts the crypto map on one interface: keep one link, or add a second ce",
+                        self._shaped.at(*self._member_path(group, name), "interface"),
+                        f"{name!r} has no link to a pe on {wanted!r}",
+                        did_you_mean(wanted, known),
                     )
+                elif wanted is None and len(known) > 1:
+                    self._problems.add(
+                        self._member_at(group, name),
+                        f"member {name!r} of group {group.name!r} has {len(known)} links to the provider",
+                        f"say on which it encrypts: '{{node: {name}, interface: {known[0]}}}'",
+                    )
+                elif known:
+                    found[name] = wanted or known[0]
+            placed.append(replace(group, interfaces=found))
+        return placed
 
     def _member_at(self, group: Group, name: str) -> Position:
+        return self._shaped.at(*self._member_path(group, name))
+
+    def _member_path(self, group: Group, name: str) -> tuple[str | int, ...]:
         raw = [member_name(member) for member in self._shaped.raw.groups[group.name].members]
-        return self._shaped.at("groups", group.name, "members", raw.index(name))
+        return ("groups", group.name, "members", raw.index(name))
 
     def _check_reachability(self, topology: Topology, routing: Routing, drafts: list[DraftLink]) -> None:
         """Every LAN and every control address is reachable before crypto exists (reference/cisco-getvpn.md 1.5)."""
@@ -233,7 +251,7 @@ class _Resolver:
             for server in group.key_servers:
                 for member in group.members:
                     there = routing.path(member, addresses[server])
-                    back = routing.path(server, addresses[member])
+                    back = routing.path(server, topology.member_address(group, member))
                     if there is None or back is None:
                         self._problems.add(
                             self._member_at(group, member),

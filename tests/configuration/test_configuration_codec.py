@@ -24,6 +24,7 @@ from labctl.configuration import (
     NodeKind,
     PreSharedKey,
     Route,
+    SaIpsec,
     TransformSet,
     from_json,
     to_json,
@@ -44,8 +45,12 @@ FULL = NodeConfiguration(
             "G",
             GroupIdentity(1234),
             IPv4Address("10.0.0.1"),
-            (AccessListEntry(Action.PERMIT, 0, IPv4Network("10.0.0.0/8"), IPv4Network("10.0.0.0/8")),),
-            TransformSet(Cipher.AES_GCM, 256),
+            (
+                SaIpsec(
+                    (AccessListEntry(Action.PERMIT, 0, IPv4Network("10.0.0.0/8"), IPv4Network("10.0.0.0/8")),),
+                    TransformSet(Cipher.AES_GCM, 256),
+                ),
+            ),
         ),
     ),
     memberships=(

@@ -26,6 +26,7 @@ from labctl.configuration import (
     Integrity,
     KeyServerGroup,
     RekeyPolicy,
+    SaIpsec,
     TransformSet,
 )
 from labctl.decode import Counts, NotPcapng, RekeyKey, RekeyKeyError, decode, read_rekey_keys
@@ -49,7 +50,7 @@ def rekey(encryption: Encryption = Encryption.AES_CBC, key_bits: int = 256) -> t
     """A rekey as a key server sends it, and its key as the key log has it."""
     policy = RekeyPolicy(encryption=encryption, key_bits=key_bits)
     transform = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
-    configuration = KeyServerGroup("G", GroupIdentity(1234), KS, POLICY, transform, rekey=policy)
+    configuration = KeyServerGroup("G", GroupIdentity(1234), KS, (SaIpsec(POLICY, transform),), rekey=policy)
     signing_key = crypto.generate_rsa_key()
     group = Group(configuration, Random(3).randbytes, signing_key, Timing())
     group.renew(0)

@@ -19,6 +19,7 @@ from labctl.configuration import (
     IsakmpPolicy,
     KeyServerGroup,
     PreSharedKey,
+    SaIpsec,
     TransformSet,
     Trustpoint,
 )
@@ -57,14 +58,13 @@ def group(
     authorized: Sequence[IPv4Network] = (),
     authorized_identities: Sequence[CertificateIdentity] | None = None,
     name: str = "GETVPN_LAB",
+    sas: Sequence[SaIpsec] | None = None,
 ) -> KeyServerGroup:
     return KeyServerGroup(
         name,
         group_identity(identity),
         address,
-        tuple(policy),
-        transform,
-        tek_lifetime,
+        (SaIpsec(tuple(policy), transform, tek_lifetime),) if sas is None else tuple(sas),
         sender_id_bits=sender_id_bits,
         key_server_id=key_server_id,
         authorized=tuple(authorized),
@@ -110,6 +110,7 @@ def group_member(
     keys_for: Sequence[IPv4Address] | None = None,
     trustpoints: Sequence[Trustpoint] = (),
     started: float = 0.0,
+    initial_contact: bool = True,
 ) -> GroupMember:
     membership = GroupMembership("GETVPN_LAB", group_identity(identity), tuple(servers), "eth0", member_address(number))
     return GroupMember(
@@ -119,6 +120,7 @@ def group_member(
         trustpoints=trustpoints,
         started=started,
         random=random.Random(f"gm {number} {seed}").randbytes,
+        initial_contact=initial_contact,
     )
 
 

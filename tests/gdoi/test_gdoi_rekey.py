@@ -13,6 +13,7 @@ from labctl import crypto
 from labctl.configuration import (
     Acknowledgement,
     SaDirection,
+    SaIpsec,
     TransformSet,
 )
 from labctl.gdoi.events import KeysLost
@@ -46,7 +47,7 @@ def test_a_unicast_rekey_reaches_every_member_and_each_acknowledges_it() -> None
 
 @pytest.mark.parametrize("transform", [GCM, CBC])
 def test_a_group_lives_for_a_week_on_rekeys_alone(transform: TransformSet) -> None:
-    world = lab(replace(unicast(), transform=transform))
+    world = lab(replace(group(transform=transform), rekey=UNICAST))
     world.run(7 * 86400)
     assert [member.successes for member in world.members] == [1, 1, 1]
     assert world.same_keys() and list(world.server.group(LAB).members) == [GM1, GM2, GM3]
@@ -187,7 +188,7 @@ def test_new_tek_and_new_kek_that_are_due_at_once_travel_in_one_rekey() -> None:
 
 
 def test_a_member_whose_answers_get_lost_once_stays_on_the_list() -> None:
-    world = lab(replace(unicast(), tek_lifetime=600))
+    world = lab(replace(group(transform=CBC, tek_lifetime=600), rekey=UNICAST))
     carry = world.network
     world.network = lambda datagram: [] if kind(datagram) == ExchangeType.GROUPKEY_PUSH_ACK else carry(datagram)
     world.run(610)
@@ -297,7 +298,7 @@ def test_a_changed_policy_waits_for_the_next_rekey_and_says_so() -> None:
     world = lab()
     world.run(100)
     before = world.members[0].keys
-    world.server.reconfigure(replace(unicast(), policy=(DENY, PERMIT), tek_lifetime=7200))
+    world.server.reconfigure(replace(unicast(), sas=(SaIpsec((DENY, PERMIT), CBC, 7200),)))
     world.run(200)
     assert world.members[0].keys == before and world.logs(KS1)[-1] == "POLICY_CHANGE"
     world.server.rekey(LAB, 200)

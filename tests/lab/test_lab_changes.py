@@ -11,11 +11,13 @@ from labctl.configuration import (
     Cipher,
     GroupIdentity,
     GroupMembership,
+    Integrity,
     KeyServerGroup,
     NodeKind,
     RekeyPolicy,
     RekeyTransport,
     Route,
+    SaIpsec,
     TransformSet,
 )
 from labctl.lab.changes import compare
@@ -45,7 +47,10 @@ def test_a_node_with_another_configuration_is_replaced_alone() -> None:
 
 def test_a_policy_of_a_key_server_is_changed_while_it_runs_and_its_identity_is_not() -> None:
     member = GroupMembership("G", GroupIdentity(1), (IPv4Address("10.0.2.2"),), "eth0", IPv4Address("10.0.1.2"))
-    group = KeyServerGroup("G", GroupIdentity(1), IPv4Address("10.0.2.2"), (), TransformSet(Cipher.AES_GCM, 256))
+    counter, block = TransformSet(Cipher.AES_GCM, 256), TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
+    sa = SaIpsec((), counter)
+    group = KeyServerGroup("G", GroupIdentity(1), IPv4Address("10.0.2.2"), (sa,))
+    bare = replace(group, sas=(replace(sa, transform=block),))
 
     def plan(group: KeyServerGroup = group, member: GroupMembership = member) -> Plan:
         made = chain()
@@ -55,7 +60,9 @@ def test_a_policy_of_a_key_server_is_changed_while_it_runs_and_its_identity_is_n
         return made
 
     for live in (
-        plan(replace(group, receive_only=True, tek_lifetime=7200)),
+        plan(replace(group, receive_only=True, sas=(replace(sa, tek_lifetime=7200),))),
+        plan(replace(group, sas=(sa, SaIpsec((), block, number=2)))),
+        plan(bare),
         plan(replace(group, rekey=RekeyPolicy(transport=RekeyTransport.UNICAST))),
     ):
         changes = compare(plan(), live, "namespaces")
@@ -72,6 +79,8 @@ def test_a_policy_of_a_key_server_is_changed_while_it_runs_and_its_identity_is_n
     ):
         changes = compare(plan(), anew, "namespaces")
         assert len(changes.replaced) == 1 and changes.reconfigured == ()
+    # Members of a group without counter modes have no sender IDs: a registration alone brings them.
+    assert compare(plan(bare), plan(group), "namespaces").replaced == ("c",)
 
 
 def test_a_new_node_and_its_link_come_and_the_neighbour_is_rewired() -> None:

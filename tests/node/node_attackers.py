@@ -14,7 +14,7 @@ from typing import Any
 
 from node_getvpn import GCM, GROUP, IDENTITY, POLICIES, SITES, secret
 
-from labctl.configuration import AccessListEntry, Action, GroupMembership, KeyServerGroup, PreSharedKey
+from labctl.configuration import AccessListEntry, Action, GroupMembership, KeyServerGroup, PreSharedKey, SaIpsec
 from labctl.gdoi import GroupMember, KeyServer
 from labctl.isakmp.datagram import GDOI_PORT, Datagram, Endpoint
 from labctl.isakmp.header import HEADER_OCTETS
@@ -158,7 +158,7 @@ def evil_server(victim: IPv4Address, count: int, copies: int) -> Callable[..., N
         wire = Wire(EVIL, Mutator(source))
         permit = AccessListEntry(Action.PERMIT, 0, SITES, SITES)
         party = KeyServer(
-            [KeyServerGroup(GROUP, IDENTITY, EVIL, (permit,), GCM)],
+            [KeyServerGroup(GROUP, IDENTITY, EVIL, (SaIpsec((permit,), GCM),))],
             POLICIES,
             [PreSharedKey(victim, secret(victim))],
             random=source.randbytes,

@@ -20,6 +20,7 @@ from labctl.configuration import (
     NodeConfiguration,
     NodeKind,
     PreSharedKey,
+    SaIpsec,
     TransformSet,
 )
 
@@ -74,7 +75,7 @@ def key_server(
         (Interface(LAN, "02:00:00:00:00:01", (IPv4Interface(f"{KS}/24"),)),),
         isakmp_policies=POLICIES,
         pre_shared_keys=tuple(PreSharedKey(address, secret(address)) for address in members),
-        key_server_groups=(KeyServerGroup(GROUP, IDENTITY, KS, (permit,), transform, tek_lifetime),),
+        key_server_groups=(KeyServerGroup(GROUP, IDENTITY, KS, (SaIpsec((permit,), transform, tek_lifetime),)),),
         clock_scale=clock_scale,
         keylog=keylog,
     )

@@ -20,7 +20,7 @@ from scapy.packet import Raw
 from scapy.utils import wrpcap
 
 from labctl import crypto
-from labctl.configuration import AccessListEntry, Action, Cipher, GroupIdentity, KeyServerGroup, TransformSet
+from labctl.configuration import AccessListEntry, Action, Cipher, GroupIdentity, KeyServerGroup, SaIpsec, TransformSet
 from labctl.gdoi.encoding import sid_packet
 from labctl.gdoi.group import Group
 from labctl.gdoi.payloads import GdoiSa, KeyDownload
@@ -61,7 +61,7 @@ def test_tshark_reads_every_field_of_policy_and_keys(tmp_path: Path) -> None:
         pytest.skip("tshark is not installed (.ci/packages installs it)")
     address = IPv4Address("10.0.0.1")
     configuration = KeyServerGroup(
-        "G", GroupIdentity(1234), address, (PERMIT,), TransformSet(Cipher.AES_GCM, 256), key_server_id=1
+        "G", GroupIdentity(1234), address, (SaIpsec((PERMIT,), TransformSet(Cipher.AES_GCM, 256)),), key_server_id=1
     )
     group = Group(configuration, Random(3).randbytes, crypto.generate_rsa_key(), Timing())
     group.renew(0)

@@ -19,6 +19,7 @@ from labctl.configuration import (
     KeyServerGroup,
     RekeyPolicy,
     RekeyTransport,
+    SaIpsec,
     TransformSet,
 )
 from labctl.gdoi import group as group_module
@@ -35,8 +36,7 @@ GROUP = KeyServerGroup(
     "G",
     GroupIdentity(number=1),
     IPv4Address("172.16.0.1"),
-    (ENTRY,),
-    TransformSet(Cipher.AES_GCM, 256),
+    (SaIpsec((ENTRY,), TransformSet(Cipher.AES_GCM, 256)),),
     rekey=UNICAST,
 )
 SCENARIO = Scenario(

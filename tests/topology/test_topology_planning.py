@@ -220,10 +220,10 @@ def test_a_key_server_gets_the_group_as_it_was_said(basic: Plan) -> None:
     (group,) = basic.node("ks1").configuration.key_server_groups
     assert group.name == "GETVPN_LAB"
     assert group.address == IPv4Address("172.16.1.2")
-    assert group.transform.cipher is Cipher.AES_GCM and group.transform.key_bits == 256
+    assert group.sas[0].transform.cipher is Cipher.AES_GCM and group.sas[0].transform.key_bits == 256
     lans = IPv4Network("10.1.0.0/16")
     assert group.policy == (AccessListEntry(Action.PERMIT, 0, lans, lans),)
-    assert (group.tek_lifetime, group.rekey.lifetime) == (3600, 86400)
+    assert (group.sas[0].tek_lifetime, group.rekey.lifetime) == (3600, 86400)
 
 
 GROUP = """

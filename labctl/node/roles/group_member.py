@@ -14,7 +14,7 @@ from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
 from labctl.node.keylog import esp_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
-from labctl.node.roles.keys import Associations, policy_entries
+from labctl.node.roles.keys import Associations, policy_entries, policy_lines
 from labctl.node.roles.role import World
 
 
@@ -44,6 +44,8 @@ class GroupMemberRole:
         )
         world.port.attach(self._driver)
         self._joined: IPv4Address | None = None
+        # The SPI that each rule of the policy in force sends under.
+        self._sending: tuple[int | None, ...] = ()
         self._watch_data_plane()
 
     def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
@@ -127,6 +129,7 @@ class GroupMemberRole:
                     {"spi": f"{tek.spi:#010x}", "transform": str(tek.transform), "left": round(tek.expires - now, 1)}
                     for tek in teks
                 ],
+                "policy": [] if keys is None else policy_lines(keys, self._sending),
                 "kek_left": None if kek is None else round(kek.expires - now, 1),
                 "direction": None if keys is None else self._party.direction.value,
                 "sender_ids": [] if keys is None else list(keys.sender_ids),
@@ -168,6 +171,7 @@ class GroupMemberRole:
             self._world.take(event)
 
     def _install(self, event: PolicyInstalled) -> None:
+        self._sending = event.sending
         associations, fresh = self._associations.update(event.keys)
         entries = policy_entries(event.keys, event.sending, event.direction)
         self._crypto_map.install(self.membership.name, entries, associations)

@@ -120,7 +120,15 @@ class KeyServerRole:
         """Life left in the keys, in lab seconds."""
         return [
             {
-                "teks": [{"spi": f"{spi:#010x}", "left": round(left, 1)} for spi, left in group.teks],
+                "teks": [
+                    {
+                        "spi": f"{tek.spi:#010x}",
+                        "sa_ipsec": tek.number,
+                        "transform": str(tek.transform),
+                        "left": round(tek.left, 1),
+                    }
+                    for tek in group.teks
+                ],
                 "kek_left": None if group.kek_left is None else round(group.kek_left, 1),
                 "receive_only": group.receive_only,
                 "rekey": group.rekey_transport,

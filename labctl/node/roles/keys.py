@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from labctl.configuration import Action, SaDirection
+from labctl.configuration.access_list import describe_access_list_entry
 from labctl.esp import PolicyEntry, SecurityAssociation
 from labctl.gdoi import GroupKeys, TrafficEncryptionKey
 
@@ -26,6 +27,16 @@ def policy_entries(
         )
         for rule, spi in zip(keys.rules, sending, strict=True)
     )
+
+
+def policy_lines(keys: GroupKeys, sending: tuple[int | None, ...]) -> list[str]:
+    """The rules as a user reads them, each PERMIT with the SPI that it sends under."""
+    lines = []
+    for place, rule in enumerate(keys.rules):
+        spi = sending[place] if place < len(sending) else None
+        text = describe_access_list_entry(rule.entry)
+        lines.append(text if spi is None else f"{text} under {spi:#010x}")
+    return lines
 
 
 class Associations:
