@@ -24,7 +24,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, what
-        time.sleep(0.1)
+        time.sleep(0.3)  # each look is a process of its own, and packets are on their way beside it
 
 
 def logged(lab: Labctl, *nodes: str) -> list[str]:
