@@ -20,18 +20,19 @@ ARROWS: dict[str, set[str]] = {
     "coop": {"isakmp", "gdoi", "crypto", "configuration"},
     "esp": {"crypto", "configuration"},
     "mpls": {"configuration"},
+    "impairment": {"configuration"},
     "dataplane": {"esp", "mpls", "configuration"},
     "ios": {"configuration"},
     "kernel": {"configuration"},
     "node": {"ios", "gdoi", "coop", "dataplane", "esp", "isakmp", "crypto", "door", "configuration", "kernel"},
-    "topology": {"configuration"},
-    "fabric": {"kernel", "door", "node", "topology", "configuration"},
+    "topology": {"impairment", "configuration"},
+    "fabric": {"kernel", "door", "node", "dataplane", "impairment", "topology", "configuration"},
     "runtime": {"fabric", "kernel", "topology", "door", "configuration"},
     "simulation": PROTOCOLS | {"crypto", "configuration"},
     "decode": {"isakmp", "crypto", "configuration"},
     "checks": {"topology", "door", "configuration"},
-    "lab": {"simulation", "decode", "runtime", "topology", "fabric", "checks", "door", "configuration"},
-    "cli": {"lab", "simulation", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "lab": {"simulation", "decode", "impairment", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "cli": {"lab", "simulation", "impairment", "runtime", "topology", "fabric", "checks", "door", "configuration"},
 }
 
 # What a sans-IO room may not import: the network, the event loop, the clock, randomness of its own.

@@ -21,9 +21,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "exec": "Run a command on nodes",
         "shell": "Open a shell on a node",
         "logs": "Show what nodes log",
-        "events": "Follow state changes as JSON lines",
         "gdoi": "Rekey, clear, evict: orders to key servers and members",
         "mroute": "Show the multicast routing of a router",
+        "impair": "Delay, lose, reorder: what a link does to packets",
         "capture": "Capture a link or interface (pcapng)",
         "test": "Run the topology's checks with real packets",
     },
@@ -31,12 +31,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "check": "Say what is wrong with a topology, and where",
         "plan": "Show what 'up' would make",
         "simulate": "Let a group live for a month in seconds: what if?",
-        "doctor": "Say what this machine can do and what is missing",
     },
 }
-# Rarely needed: the help has their names only, and so one screen.
+# Said once in a while, or once in a machine's life: the help has their names only, and so one screen.
 RARE: dict[str, str] = {
     "decode": "Copy a capture so that Wireshark reads its GDOI",
+    "events": "Follow state changes as JSON lines",
+    "doctor": "Say what this machine can do and what is missing",
     "schema": "Print the JSON Schema of topologies",
     "image": "Build the docker runtime's node image",
     "completion": "Print the completion script of a shell",

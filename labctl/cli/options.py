@@ -40,6 +40,13 @@ def complete_capture_points(ctx: click.Context, param: click.Parameter, incomple
     return [CompletionItem(point) for point in capture_points(_lab_of(ctx)) if point.startswith(incomplete)]
 
 
+def complete_links(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Links of the lab that the command line means."""
+    from labctl.lab.standing import link_names
+
+    return [CompletionItem(name) for name in link_names(_lab_of(ctx)) if name.startswith(incomplete)]
+
+
 def complete_checks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds of checks; their names have spaces, and are not for typing."""
     from labctl.topology.checks import CheckKind

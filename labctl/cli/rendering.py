@@ -87,6 +87,13 @@ def _lab(lab: LabStatus, console: Console) -> None:
     for row in rows:
         table.add_row(*(_cell(row[index], COLUMNS[index]) for index in shown))
     console.print(table)
+    if lab.impaired:
+        links = plain_table("IMPAIRED LINK", "WHAT IT DOES")
+        for name, rules in lab.impaired:
+            for place, rule in enumerate(rules):
+                links.add_row("" if place else name, rule)
+        console.print()
+        console.print(links)
 
 
 def _node_rows(node: NodeStatus) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ agent can import it in a few milliseconds. Times are seconds, keys are octets, a
 """
 
 from labctl.configuration.codec import ConfigurationError, from_json, to_json
+from labctl.configuration.impairment import Impairment
 from labctl.configuration.live import changes_live
 from labctl.configuration.node import (
     Acknowledgement,
@@ -55,6 +56,7 @@ __all__ = [
     "GroupIdentity",
     "GroupMembership",
     "Hash",
+    "Impairment",
     "Integrity",
     "Interface",
     "IsakmpPolicy",

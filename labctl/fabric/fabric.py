@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from labctl.configuration import to_json
+from labctl.configuration import Impairment, to_json
 from labctl.door import DoorError
+from labctl.fabric.impairments import Impairments
 from labctl.fabric.member import Member
 from labctl.fabric.nodes import NodeFailure, NodeSource
 from labctl.fabric.records import Records
@@ -44,6 +45,9 @@ class Fabric:
         self._changed = asyncio.Event()
         self._building = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._impairments = Impairments()
+        # What the plan says of links; what was said live beside it stays until the plan says something else.
+        self._planned_rules: dict[str, tuple[Impairment, ...]] = {}
 
     @classmethod
     async def open(cls, lab: str, source: NodeSource, records: Records, proc: str = "/proc") -> Fabric:
@@ -69,7 +73,9 @@ class Fabric:
             wiring = Wiring(plan)
             for name, wire in self._stacks.laid().items():
                 if wiring.wires.get(name) != wire:
+                    await self._impairments.clear(name)
                     await self._on_thread(self._stacks.cut, name)
+            await self._follow_impairments(plan)
             fresh = [known[name] for name in wanted if name not in self._members or self._members[name].handle is None]
             build = _Build(self, wiring, fresh, pids)
             await self._reporting(build.run(), wanted, report)
@@ -114,13 +120,49 @@ class Fabric:
         members = list(self._members.values())
         answers = await asyncio.gather(*(member.status() for member in members))
         links = [to_json(link) for link in self.plan.links] if self.plan else []
-        laid = self._stacks.laid()
+        laid, rules = self._stacks.laid(), self._impairments.rules()
         return {
             "lab": self.lab,
             "runtime": self.source.runtime,
             "nodes": {member.name: answer for member, answer in zip(members, answers, strict=True)},
-            "links": [link | {"up": link["name"] in laid} for link in links],
+            "links": [
+                link | {"up": link["name"] in laid, "impairments": to_json(rules.get(link["name"], ()))}
+                for link in links
+            ],
         }
+
+    async def impair(self, name: str, rules: Sequence[Impairment]) -> None:
+        """Have a link's frames go by `rules` from now on; without any it is a bare wire. Raises DoorError."""
+        async with self._building:
+            wire = self._stacks.laid().get(name)
+            if wire is None:
+                known = ", ".join(sorted(self._stacks.laid())) or "none"
+                raise DoorError("unknown-link", f"no link {name!r} is up", f"links that are: {known}")
+            await self._impair(wire, rules)
+
+    async def impairments(self) -> dict[str, Any]:
+        """Link -> `rules`, and by sender what they did."""
+        counters = await self._impairments.counters()
+        return {
+            name: {"rules": to_json(rules), "senders": counters.get(name, {})}
+            for name, rules in self._impairments.rules().items()
+        }
+
+    async def _impair(self, wire: Wire, rules: Sequence[Impairment]) -> None:
+        if rules:
+            ends = await self._on_thread(self._stacks.tap, wire.name)
+            await self._impairments.set(wire, ends, rules)
+        else:
+            await self._impairments.clear(wire.name)
+            await self._on_thread(self._stacks.untap, wire.name)
+
+    async def _follow_impairments(self, plan: Plan) -> None:
+        """Wires that are laid follow a plan that says something else of them than the one before."""
+        before, laid = self._planned_rules, self._stacks.laid()
+        self._planned_rules = {link.name: link.impairments for link in plan.links}
+        for name, rules in self._planned_rules.items():
+            if name in laid and rules != before.get(name, ()):
+                await self._impair(laid[name], rules)
 
     def member(self, name: str) -> Member:
         """The node called `name`. Raises DoorError."""
@@ -137,6 +179,7 @@ class Fabric:
         for member in self._members.values():
             if member.connection is not None:
                 await member.connection.close()
+        await self._impairments.close()
         await self._on_thread(self._stacks.close)
         self._thread.shutdown()
         self.records.close()
@@ -161,6 +204,9 @@ class Fabric:
     async def lay(self, wire: Wire) -> None:
         """Make a wire or what is missing of it. Raises OSError."""
         await self._on_thread(self._stacks.lay, wire)
+        rules = self._planned_rules.get(wire.name)
+        if rules and wire.name not in self._impairments.rules():
+            await self._impair(wire, rules)
 
     async def add_routes(self, name: str) -> None:
         """A node's static routes. Raises OSError."""

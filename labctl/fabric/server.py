@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from labctl import __version__
-from labctl.configuration import ConfigurationError, from_json, to_json
+from labctl.configuration import ConfigurationError, Impairment, from_json, to_json
 from labctl.door import Call, Connection, DoorClosed, DoorError
 from labctl.door.connection import MAX_FRAME_OCTETS
 from labctl.fabric.fabric import Fabric
 from labctl.fabric.passthrough import pass_through
 from labctl.fabric.records import Ring
+from labctl.impairment.packet_filter import check_program
 from labctl.topology.plan import Plan
 
 Result = dict[str, Any]
@@ -40,6 +41,8 @@ class DoorServer:
             "events": self._events,
             "logs": self._logs,
             "plan": self._plan,
+            "impair": self._impair,
+            "impairments": self._impairments,
             "shutdown": self._shutdown,
         }
 
@@ -141,6 +144,17 @@ class DoorServer:
         if self._fabric.plan is None:
             raise DoorError("no-plan", "nothing was built yet")
         return {"plan": to_json(self._fabric.plan)}
+
+    async def _impair(self, call: Call) -> Result:
+        rules = [from_json(Impairment, rule, f"$.rules[{place}]") for place, rule in enumerate(call.args["rules"])]
+        for rule in rules:
+            if rule.only:
+                check_program(rule.program)
+        await self._fabric.impair(_text(call, "link"), rules)
+        return {}
+
+    async def _impairments(self, call: Call) -> Result:
+        return {"links": await self._fabric.impairments()}
 
     async def _shutdown(self, call: Call) -> Result:
         # After the answer is on its way: nobody waits for a fabric that is gone.

@@ -11,8 +11,9 @@ import socket
 from dataclasses import dataclass, field
 
 from labctl.configuration import NodeConfiguration, Route
-from labctl.fabric.wires import End, Wire, split
+from labctl.fabric.wires import End, Wire, derived_mac, split
 from labctl.kernel import addresses, links
+from labctl.kernel.interface_state import InterfaceState, read_state, restore_state
 from labctl.kernel.links import LinkState, VethEnd
 from labctl.kernel.namespaces import in_network_namespace, open_network_namespace
 from labctl.kernel.netlink import Request, RouteSocket
@@ -51,6 +52,8 @@ class _Laid:
     wire: Wire
     places: list[str | None]
     names: list[str] = field(default_factory=list)
+    # Of an impaired wire: the far ends of its two pairs, in the fabric.
+    tapped: tuple[str, str] | None = None
 
 
 class Stacks:
@@ -68,6 +71,7 @@ class Stacks:
         self._bridges_made = 0
         self._parked = 0
         self._ports = 0
+        self._taps = 0
 
     def add_node(self, name: str, namespace: int, configuration: NodeConfiguration) -> None:
         """Take a new node's namespace (ours from now on): settings, loopback, the inner halves of split interfaces."""
@@ -127,10 +131,72 @@ class Stacks:
         laid = self._laid.pop(wire_name, None)
         if laid is None:
             return
-        self._stack(laid.places[0]).route.apply([links.delete(laid.names[0])])
+        for number in (0, 1) if laid.tapped else (0,):
+            self._stack(laid.places[number]).route.apply([links.delete(laid.names[number])])
         plugged = {end.owner for other in self._laid.values() for end in other.wire.ends if end.is_switch}
         for switch in [switch for switch in self._bridges if switch not in plugged]:
             self._fabric.route.apply([links.delete(self._bridges.pop(switch).name)])
+
+    def tap(self, wire_name: str) -> tuple[str, str]:
+        """Open a wire, so that its frames can be carried by the fabric: the far ends of its two halves, in order.
+
+        One end stays the link it was; the other is made anew, with the addresses and routes that it had (which one:
+        _replaceable). Fine if the wire is open. Raises KeyError for a wire that is not laid.
+        """
+        laid = self._laid[wire_name]
+        if laid.tapped is None:
+            number = _replaceable(laid.wire)
+            end, place = laid.wire.ends[number], laid.places[number]
+            state = self._state(laid, number)
+            old = laid.names[number]
+            if place is not None:
+                self._park(self._nodes[place], laid, number)
+                old = laid.names[number]
+            elif end.is_switch:
+                self._fabric.route.apply([links.unplug(old)])
+            self._offloads.turn_off(self._fabric.ioctl, old)
+            self._taps += 1
+            far = f"tap{self._taps}"
+            name = end.name if place is not None else self._name_in_fabric(end)
+            fabric = self._fabric.namespace
+            one = VethEnd(name, end.mac, self._stack(place).namespace, end.mtu)
+            other = VethEnd(far, derived_mac(wire_name, "tap"), fabric, end.mtu)
+            self._fabric.route.apply([links.veth(one, other)])
+            self._offloads.turn_off(self._fabric.ioctl, far)
+            self._fabric.route.apply([links.set_up(name, flags=WIRE_FLAGS) for name in (old, far)])
+            laid.places[number], laid.names[number] = place, name
+            self._settle(laid, number, end)
+            self._restore(laid, number, state)
+            laid.tapped = (old, far) if number == 1 else (far, old)
+        return laid.tapped
+
+    def untap(self, wire_name: str) -> None:
+        """Close a wire again: one bare pair. Fine if it is one, or is not laid."""
+        laid = self._laid.get(wire_name)
+        if laid is None or laid.tapped is None:
+            return
+        number = _replaceable(laid.wire)
+        end, place = laid.wire.ends[number], laid.places[number]
+        state = self._state(laid, number)
+        self._stack(place).route.apply([links.delete(laid.names[number])])
+        laid.names[number] = laid.tapped[1 - number]
+        laid.places[number] = laid.tapped = None
+        if place is not None:
+            self._plug(laid, number, end)
+        else:
+            self._fabric.route.apply([links.set_down(laid.names[number])])
+            self._settle(laid, number, end)
+        self._restore(laid, number, state)
+
+    def _state(self, laid: _Laid, number: int) -> InterfaceState | None:
+        """What a node has on an end; None for what is no interface of a node."""
+        place = laid.places[number]
+        return None if place is None else read_state(self._nodes[place].route, laid.names[number])
+
+    def _restore(self, laid: _Laid, number: int, state: InterfaceState | None) -> None:
+        place = laid.places[number]
+        if state is not None and place is not None:
+            restore_state(self._nodes[place].route, laid.names[number], state)
 
     def laid(self) -> dict[str, Wire]:
         """The wires that exist, by name."""
@@ -222,6 +288,14 @@ class Stacks:
         here = links.list_links(stack.route)[laid.names[number]]
         stack.route.apply([links.move(here.index, laid.names[number], self._fabric.namespace, name, end.mac)])
         laid.places[number], laid.names[number] = None, name
+
+
+def _replaceable(wire: Wire) -> int:
+    """The end to make anew when a wire is opened or closed: no agent and no bridge of ours must lose what it holds.
+
+    A switch's port is nothing to anybody; the wire side of a crypto interface has its agent's packet sockets.
+    """
+    return min((1, 0), key=lambda number: (not wire.ends[number].is_switch, wire.ends[number].is_wire_side))
 
 
 def _veth(end: End, namespace: int) -> VethEnd:

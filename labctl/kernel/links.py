@@ -117,6 +117,17 @@ def set_up(name: str, *, flags: int = 0, bridge_index: int | None = None, rp_fil
     return Request(RTM_NEWLINK, 0, body, f"set {name} up")
 
 
+def set_down(name: str) -> Request:
+    """Set a link down: its addresses stay, its routes go."""
+    return Request(RTM_NEWLINK, 0, _INFO.pack(AF_UNSPEC, 0, 0, 0, IFF_UP) + text(IFLA_IFNAME, name), f"set {name} down")
+
+
+def unplug(name: str) -> Request:
+    """Take a port out of its bridge."""
+    body = _INFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + u32(IFLA_MASTER, 0)
+    return Request(RTM_NEWLINK, 0, body, f"take {name} out of its bridge")
+
+
 def delete(name: str) -> Request:
     """Remove a link; the other end of a veth pair goes with it."""
     return Request(RTM_DELLINK, 0, _INFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name), f"delete {name}")

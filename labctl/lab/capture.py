@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import difflib
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from labctl.door import Call, Connection
 from labctl.lab import keylog
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import BadRequest
+from labctl.lab.links import link_named, meant
 from labctl.lab.session import opened
 from labctl.lab.standing import standing_plan
 from labctl.topology.plan import Plan, PlannedLink
@@ -110,18 +110,11 @@ def capture_point(plan: Plan, word: str, side: str) -> CapturePoint:
     if word.count(":") == 1 and "--" not in word:
         node, interface = word.split(":")
         if node not in nodes:
-            raise BadRequest(f"lab {plan.lab} has no node {node!r}", _meant(node, list(nodes)))
+            raise BadRequest(f"lab {plan.lab} has no node {node!r}", meant(node, list(nodes)))
         if interface not in nodes[node]:
             raise BadRequest(f"{node} has no interface {interface!r}", f"it has {', '.join(nodes[node])}")
         return CapturePoint(node, interface, side)
-    links = [link for link in plan.links if _names(link, word)]
-    if len(links) == 1:
-        return _point_on(links[0], nodes, side)
-    if links:
-        raise BadRequest(f"{word} are several links", f"say which: {', '.join(link.name for link in links)}")
-    raise BadRequest(
-        f"lab {plan.lab} has no link or interface {word!r}", _meant(word, [link.name for link in plan.links])
-    )
+    return _point_on(link_named(plan, word, "link or interface"), nodes, side)
 
 
 async def capture(
@@ -176,30 +169,8 @@ async def _stream(
     return CaptureResult(int(result.get("captured", captured)), int(result.get("dropped", dropped)))
 
 
-def _names(link: PlannedLink, word: str) -> bool:
-    if word == link.name:
-        return True
-    ends = word.split("--")
-    if len(ends) != 2:
-        return False
-    first, second = link.ends
-    return any(
-        _is_end(ends[0].strip(), here.node, str(here)) and _is_end(ends[1].strip(), there.node, str(there))
-        for here, there in ((first, second), (second, first))
-    )
-
-
-def _is_end(word: str, node: str, end: str) -> bool:
-    return word in (node, end)
-
-
 def _point_on(link: PlannedLink, nodes: dict[str, list[str]], side: str) -> CapturePoint:
     for end in link.ends:
         if end.node in nodes:
             return CapturePoint(end.node, end.interface, side)
     raise BadRequest(f"{link.name} joins two switches, and only nodes can capture", "capture at a node's interface")
-
-
-def _meant(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

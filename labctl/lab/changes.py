@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labctl.configuration import changes_live
 from labctl.topology.plan import Plan, PlannedLink
@@ -13,6 +13,7 @@ class Changes:
     """Names of nodes and links, in the new plan's order; `replaced` are nodes whose configuration or wires differ.
 
     `reconfigured` are those whose configuration differs in what a running node can take.
+    `impaired` are links that stay, and treat their frames in another way.
 
     `needs_whole_lab` says why the nodes cannot be changed one by one; empty if they can.
     """
@@ -23,6 +24,7 @@ class Changes:
     reconfigured: tuple[str, ...] = ()
     links_added: tuple[str, ...] = ()
     links_removed: tuple[str, ...] = ()
+    impaired: tuple[str, ...] = ()
     needs_whole_lab: str = ""
     checks_changed: bool = False
 
@@ -30,7 +32,7 @@ class Changes:
     def nothing(self) -> bool:
         """True if the lab is as the topology says; new checks touch nothing that runs."""
         nodes = self.added or self.removed or self.replaced or self.reconfigured
-        return not (nodes or self.links_added or self.links_removed or self.needs_whole_lab)
+        return not (nodes or self.links_added or self.links_removed or self.impaired or self.needs_whole_lab)
 
     def lines(self) -> list[str]:
         """For people, one change a line."""
@@ -40,6 +42,7 @@ class Changes:
         said += [f"~ node {name} (as it runs)" for name in self.reconfigured]
         said += [f"+ link {name}" for name in self.links_added]
         said += [f"- link {name}" for name in self.links_removed]
+        said += [f"~ link {name} (impairments)" for name in self.impaired]
         if self.needs_whole_lab:
             said.append(f"! the whole lab is replaced: {self.needs_whole_lab}")
         return said
@@ -49,8 +52,9 @@ def compare(standing: Plan, wanted: Plan, runtime: str) -> Changes:
     """The way from the plan that stands, carried by `runtime`, to the plan that is wanted."""
     old_nodes = {node.name: node for node in standing.nodes}
     new_nodes = {node.name: node for node in wanted.nodes}
-    old_links = {link.name: link for link in standing.links}
-    new_links = {link.name: link for link in wanted.links}
+    old_links = {link.name: _bare(link) for link in standing.links}
+    new_links = {link.name: _bare(link) for link in wanted.links}
+    old_rules = {link.name: link.impairments for link in standing.links}
     links_removed = tuple(name for name, link in old_links.items() if new_links.get(name) != link)
     links_added = tuple(name for name, link in new_links.items() if old_links.get(name) != link)
     rewired = _ends([old_links[name] for name in links_removed] + [new_links[name] for name in links_added])
@@ -71,9 +75,18 @@ def compare(standing: Plan, wanted: Plan, runtime: str) -> Changes:
         reconfigured=tuple(name for name in changed if name in live),
         links_added=links_added,
         links_removed=links_removed,
+        impaired=tuple(
+            link.name
+            for link in wanted.links
+            if link.name not in links_added and link.impairments != old_rules[link.name]
+        ),
         needs_whole_lab=_whole(standing, wanted, runtime),
         checks_changed=standing.checks != wanted.checks,
     )
+
+
+def _bare(link: PlannedLink) -> PlannedLink:
+    return replace(link, impairments=())
 
 
 def _ends(links: list[PlannedLink]) -> set[str]:
@@ -91,4 +104,4 @@ def _whole(standing: Plan, wanted: Plan, runtime: str) -> str:
 
 
 def _trunks(plan: Plan) -> set[PlannedLink]:
-    return {link for link in plan.links if _ends([link]) <= set(plan.switches)}
+    return {_bare(link) for link in plan.links if _ends([link]) <= set(plan.switches)}

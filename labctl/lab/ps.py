@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from labctl.configuration import Impairment, from_json
+from labctl.impairment.words import describe
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import NoSuchLab
 from labctl.lab.find import state_of
@@ -51,6 +53,8 @@ class LabStatus:
     phases: dict[str, float]
     nodes: tuple[NodeStatus, ...]
     links: tuple[str, ...]
+    # Links that misbehave, with what they do: rules in order.
+    impaired: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 async def lab_status(directory: LabDirectory) -> LabStatus:
@@ -76,7 +80,15 @@ async def lab_status(directory: LabDirectory) -> LabStatus:
         phases=state.phases,
         nodes=tuple(node_statuses(plan, answered)) if plan is not None and answer is not None else (),
         links=tuple(link.name for link in plan.links) if plan is not None else (),
+        impaired=tuple(_impaired(answer["links"])) if answer is not None else (),
     )
+
+
+def _impaired(links: Iterable[dict[str, Any]]) -> Iterable[tuple[str, tuple[str, ...]]]:
+    for link in links:
+        rules = [from_json(Impairment, rule) for rule in link.get("impairments") or ()]
+        if rules:
+            yield str(link["name"]), tuple(describe(rule) for rule in rules)
 
 
 def node_statuses(plan: Plan, answered: dict[str, dict[str, Any]]) -> Iterable[NodeStatus]:

@@ -73,10 +73,15 @@ def served_groups(directory: LabDirectory | None, key_server: str) -> list[str]:
     ]
 
 
+def link_names(directory: LabDirectory | None) -> list[str]:
+    """Every link by its full name."""
+    return [link["name"] for link in _raw(directory).get("links", [])]
+
+
 def capture_points(directory: LabDirectory | None) -> list[str]:
     """Everything `capture` takes: links, then `node:interface`."""
     plan = _raw(directory)
-    points = [link["name"] for link in plan.get("links", [])]
+    points = link_names(directory)
     for node in plan.get("nodes", []):
         points += [f"{node['name']}:{interface['name']}" for interface in node["configuration"]["interfaces"]]
     return points

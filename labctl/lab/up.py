@@ -185,7 +185,7 @@ async def _converge(
     if live:
         with timing.phase("configure"):
             await reconfigure(connection, plan, live, progress)
-    if starting:
+    if starting or changes.impaired:
         await _build(connection, runtime, directory, plan, starting, timing, progress)
     ready = await _wait(connection, wanted, request.timeout, timing, progress)
     await _keys(connection, directory, plan)

@@ -275,7 +275,7 @@ def _resolved(
     def end(draft: DraftEnd) -> End:
         return End(draft.node.name, draft.interface, addresses.get((draft.node.name, draft.interface)))
 
-    links = [Link((end(draft.ends[0]), end(draft.ends[1])), draft.mtu) for draft in drafts]
+    links = [Link((end(draft.ends[0]), end(draft.ends[1])), draft.mtu, draft.impairments) for draft in drafts]
     segments = [
         Segment(wire.kind, wire.prefix, tuple(map(end, wire.ends)), tuple(links[index].name for index in wire.links))
         for wire in wires

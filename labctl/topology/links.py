@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from labctl.configuration import NodeKind
+from labctl.configuration import Impairment, NodeKind
 from labctl.configuration.words import did_you_mean
+from labctl.topology.impairments import read_impairments
 from labctl.topology.model import Node
 from labctl.topology.problems import Position, Problems
 from labctl.topology.raw import RawLink
@@ -45,6 +46,7 @@ class DraftLink:
     subnet: IPv4Network | None
     at: Position
     subnet_at: Position
+    impairments: tuple[Impairment, ...] = ()
 
 
 def read_links(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> list[DraftLink]:
@@ -57,14 +59,15 @@ def read_links(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> li
             path = ("links", index, "ends")
             ends = [reader.end(text, 0, (*path, place)) for place, text in enumerate(raw.ends)]
             mtu, subnet_text = raw.mtu, raw.subnet
+            rules = read_impairments(shaped, index, [end.node.name for end in ends if end is not None], problems)
         else:
-            ends, mtu, subnet_text = reader.line(raw, ("links", index)), 1500, None
+            ends, mtu, subnet_text, rules = reader.line(raw, ("links", index)), 1500, None, ()
         subnet_at = shaped.at("links", index, "subnet")
         subnet = read_subnet(subnet_text, subnet_at, problems) if subnet_text is not None else None
         first, second = (*ends, None, None)[:2]
         if first is None or second is None:
             continue
-        draft = DraftLink((first, second), mtu, subnet, at, subnet_at)
+        draft = DraftLink((first, second), mtu, subnet, at, subnet_at, rules)
         if _may_be_wired(draft, problems):
             drafts.append(draft)
     _refuse_doubled(drafts, problems)

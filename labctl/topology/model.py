@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from labctl.configuration import AccessListEntry, GroupIdentity, IsakmpPolicy, NodeKind, RekeyPolicy, SaIpsec
+from labctl.configuration import (
+    AccessListEntry,
+    GroupIdentity,
+    Impairment,
+    IsakmpPolicy,
+    NodeKind,
+    RekeyPolicy,
+    SaIpsec,
+)
 from labctl.topology.checks import CheckSpec
 from labctl.topology.pki import KeyType
 
@@ -38,6 +46,7 @@ class Link:
 
     ends: tuple[End, End]
     mtu: int = 1500
+    impairments: tuple[Impairment, ...] = ()
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 
-from labctl.configuration import NodeConfiguration, NodeKind, to_json
+from labctl.configuration import Impairment, NodeConfiguration, NodeKind, to_json
 from labctl.topology.checks import CheckSpec
 from labctl.topology.pki import PkiPlan
 
@@ -32,6 +32,7 @@ class PlannedLink:
     name: str
     ends: tuple[LinkEnd, LinkEnd]
     mtu: int = 1500
+    impairments: tuple[Impairment, ...] = ()
 
     @property
     def is_lan(self) -> bool:

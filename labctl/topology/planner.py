@@ -82,7 +82,7 @@ class _Planner:
             ),
             switches=tuple(node.name for node in topology.nodes if node.kind is NodeKind.SWITCH),
             links=tuple(
-                PlannedLink(link.name, (_link_end(link.ends[0]), _link_end(link.ends[1])), link.mtu)
+                PlannedLink(link.name, (_link_end(link.ends[0]), _link_end(link.ends[1])), link.mtu, link.impairments)
                 for link in topology.links
             ),
             groups=tuple(

@@ -26,6 +26,7 @@ SHORTEST_TEK, SHORTEST_KEK, LONGEST_LIFETIME = 120, 300, 30 * 86400
 # reference/cisco-getvpn.md 1.3, range of IOS's `identity number`.
 LARGEST_IDENTITY = 2147483647
 LONGEST_DELAY = 65535
+LARGEST_SEED = 2**32 - 1
 # `rekey retransmit`: 10 to 60 seconds, 1 to 10 copies (reference/cisco-getvpn.md 1.3).
 SHORTEST_RETRANSMIT, LONGEST_RETRANSMIT, MOST_RETRANSMITS = 10, 60, 10
 # `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
@@ -65,6 +66,37 @@ class RawNode(_Shape):
     subnet: str | None = Field(default=None, description="Switch only: the LAN's prefix, for example 10.7.0.0/24.")
 
 
+class RawImpairment(_Shape):
+    """What a link does to frames. Times are real ones, not the lab clock's."""
+
+    sender: str | None = Field(default=None, alias="from", description="The node whose frames are meant: both ways.")
+    only: str | None = Field(
+        default=None, description="Frames that this capture filter takes.", examples=["udp port 848"]
+    )
+    packets: str | None = Field(
+        default=None, description="Of those only some, counted from 1.", examples=["3", "1-5, 8"]
+    )
+    delay: str | None = Field(default=None, description="How much longer frames take.", examples=["20 ms"])
+    jitter: str | None = Field(default=None, description="By how much the delay varies, up and down.")
+    loss: str | None = Field(default=None, description="Share of frames lost.", examples=["0.5 %"])
+    burst: float = Field(default=1.0, ge=1, le=1000, description="Mean number of frames lost in a row.")
+    duplicate: str | None = Field(default=None, description="Share of frames that come twice.")
+    reorder: str | None = Field(default=None, description="Share of frames that the next one overtakes.")
+    corrupt: str | None = Field(default=None, description="Share of frames with one bit turned.")
+    rate: str | None = Field(default=None, description="Bits a second.", examples=["10 Mbit/s"])
+    queue: int = Field(default=1000, ge=1, le=100_000, description="Frames that may wait for the rate.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Another number is another course of chance.")
+
+
+def _is_list(value: Any) -> str:
+    return "<several>" if isinstance(value, list) else "<one>"
+
+
+RawImpairmentForm: TypeAlias = Annotated[
+    Annotated[RawImpairment, Tag("<one>")] | Annotated[list[RawImpairment], Tag("<several>")], Discriminator(_is_list)
+]
+
+
 class RawLink(_Shape):
     """A link, long form."""
 
@@ -73,6 +105,11 @@ class RawLink(_Shape):
     )
     subnet: str | None = Field(default=None, description="The link's prefix; planned where it is left out.")
     mtu: int = Field(default=1500, ge=SMALLEST_MTU, le=LARGEST_MTU, description="Octets of the largest IP packet.")
+    impair: RawImpairmentForm = Field(
+        default=[],
+        description="What the link does to frames: one rule, or several, of which the first that takes a frame counts.",
+        examples=[{"delay": "20 ms", "loss": "0.5 %"}],
+    )
 
 
 class RawLifetime(_Shape):
@@ -173,10 +210,6 @@ class RawMember(_Shape):
         le=LONGEST_RECOVERY,
         description="Register with the next key server after packets under unknown keys, once in so many seconds.",
     )
-
-
-def _is_list(value: Any) -> str:
-    return "<several>" if isinstance(value, list) else "<one>"
 
 
 def _is_mapping(value: Any) -> str:

@@ -31,6 +31,18 @@ _EXPECTED = {
 }
 
 
+# Values of `impair:` that are no numbers, because a number has no unit.
+_WITH_UNITS: dict[str | int, str] = {
+    "delay": "20 ms",
+    "jitter": "5 ms",
+    "loss": "0.5 %",
+    "duplicate": "1 %",
+    "reorder": "1 %",
+    "corrupt": "1 %",
+    "rate": "10 Mbit/s",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A topology file that has the right shape, apart from what was cut out at the paths in `missing`."""
@@ -165,7 +177,8 @@ def _owner(path: Path) -> str:
         if len(rest) == 1:
             return singular
         entry = "an entry of " if isinstance(path[-1], int) else ""
-        return f"{entry}{str(rest[1])!r} of {singular}"
+        key = ".".join(str(part) for part in rest[1:] if not isinstance(part, int))
+        return f"{entry}{key!r} of {singular}"
     return f"{'.'.join(str(part) for part in path)!r}"
 
 
@@ -197,6 +210,8 @@ def _type_hint(kind: str, path: Path, value: Value) -> str:
         return "put it in quotes"
     if path[0] == "links" and len(path) == 2:
         return "for example 'ce1 -- pe1'"
+    if path[-1] in _WITH_UNITS and "impair" in path and kind == "string_type":
+        return f"with its unit, for example '{_WITH_UNITS[path[-1]]}'"
     if kind == "string_type" and isinstance(value, Scalar) and value.value is not None:
         return f'put it in quotes: "{value.text}"'
     if kind == "list_type" and isinstance(value, Scalar) and value.value is not None:

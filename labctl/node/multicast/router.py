@@ -71,6 +71,8 @@ class _Port:
     index: int
     vif: int
     address: IPv4Address
+    # New whenever we start on the link: neighbours that knew us before say again what we forgot (RFC 7761 4.3.1).
+    generation: int = field(default_factory=lambda: random.SystemRandom().getrandbits(32))
     hello_at: float = 0.0
     query_at: float = 0.0
     hello_interval: float = FIRST_HELLO
@@ -129,7 +131,6 @@ class MulticastRouter:
             for address in [next((one for one in item.addresses if isinstance(one.ip, IPv4Address)), None)]
             if address is not None and isinstance(address.ip, IPv4Address)
         }
-        self._generation = random.SystemRandom().getrandbits(32)
         self._ports: dict[str, _Port] = {}
         self._by_index: dict[int, _Port] = {}
         self._flows: dict[Flow, _Flow] = {}
@@ -162,8 +163,8 @@ class MulticastRouter:
             self._timer.cancel()
         if sockets is None:
             return
-        farewell = pim.hello(pim.Hello(0, self._generation, 255))
         for port in self._ports.values():
+            farewell = pim.hello(pim.Hello(0, port.generation, 255))
             sockets.neighbours.send(port.index, port.address, pim.ALL_PIM_ROUTERS, farewell)
         loop = asyncio.get_running_loop()
         for item in (sockets.watch, sockets.forwarding, sockets.neighbours):
@@ -307,7 +308,7 @@ class MulticastRouter:
 
     def _hello(self, port: _Port, now: float) -> None:
         assert self._sockets is not None
-        message = pim.hello(pim.Hello(HOLDTIME, self._generation, self.table.level))
+        message = pim.hello(pim.Hello(HOLDTIME, port.generation, self.table.level))
         if self._sockets.neighbours.send(port.index, port.address, pim.ALL_PIM_ROUTERS, message):
             self.counters.hellos_sent += 1
         port.hello_at = now + port.hello_interval
