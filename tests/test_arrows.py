@@ -31,7 +31,18 @@ ARROWS: dict[str, set[str]] = {
     "simulation": PROTOCOLS | {"crypto", "configuration"},
     "decode": {"isakmp", "crypto", "configuration"},
     "checks": {"topology", "door", "configuration"},
-    "lab": {"simulation", "decode", "impairment", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "lab": {
+        "simulation",
+        "decode",
+        "impairment",
+        "crypto",
+        "runtime",
+        "topology",
+        "fabric",
+        "checks",
+        "door",
+        "configuration",
+    },
     "cli": {"lab", "simulation", "impairment", "runtime", "topology", "fabric", "checks", "door", "configuration"},
 }
 

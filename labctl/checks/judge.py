@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
+from typing import Any
 
 from labctl.checks.evidence import Evidence, Needs, Probe, ProbeOutcome, Tap
 from labctl.checks.needs import address_of, source_address
 from labctl.checks.packets import ESP, ICMP, PROTOCOL_NAMES, Packet, packet_of
 from labctl.checks.result import CheckResult, Verdict
-from labctl.topology.checks import CheckKind, CheckSpec
+from labctl.topology.checks import CheckKind, CheckSpec, was_refused
 from labctl.topology.plan import Plan
 
 # Of many things that went wrong, the reason names so many; the details have all.
@@ -34,6 +35,7 @@ class Judge:
             CheckKind.REACHABLE: self._reachable,
             CheckKind.BLOCKED: self._blocked,
             CheckKind.REGISTERED: self._registered,
+            CheckKind.REFUSED: self._refused,
             CheckKind.ENCRYPTED: self._encrypted,
             CheckKind.NO_PLAIN_TEXT: self._no_plain_text,
             CheckKind.LATENCY: self._latency,
@@ -71,20 +73,40 @@ class Judge:
 
     def _registered(self, spec: CheckSpec, needs: Needs) -> _Finding:
         finding = _Finding(f"{_count(len(needs.statuses), 'member')} registered")
+        for name, status, group in self._memberships(spec, needs, finding):
+            if group.get("state") != "registered":
+                why = group.get("reason") or status.get("reason") or "no reason given"
+                finding.fail(f"{name} is {group.get('state')}: {why}")
+            else:
+                finding.note(f"{name}: registered with {group.get('key_server')}")
+        return finding
+
+    def _refused(self, spec: CheckSpec, needs: Needs) -> _Finding:
+        finding = _Finding(f"{_count(len(needs.statuses), 'member')} without keys")
+        for name, status, group in self._memberships(spec, needs, finding):
+            why = group.get("reason") or status.get("reason") or "no reason given"
+            if group.get("state") == "registered":
+                finding.fail(f"{name} is registered with {group.get('key_server')}")
+            elif not was_refused(group):
+                finding.cannot(f"{name} was not refused yet: {why}")
+            else:
+                finding.note(f"{name}: {why}")
+        return finding
+
+    def _memberships(
+        self, spec: CheckSpec, needs: Needs, finding: _Finding
+    ) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        """Node, its status, and the part on the group of the check; the finding takes who has none."""
         for name in needs.statuses:
             status = self._evidence.statuses[name]
             if isinstance(status, str):
                 finding.cannot(f"{name}: {status}")
                 continue
             groups = [item for item in status.get("groups", ()) if item.get("name") == spec.group]
-            if not groups:
-                finding.fail(f"{name} knows no group {spec.group}")
-            elif groups[0].get("state") != "registered":
-                why = groups[0].get("reason") or status.get("reason") or "no reason given"
-                finding.fail(f"{name} is {groups[0].get('state')}: {why}")
+            if groups:
+                yield name, status, groups[0]
             else:
-                finding.note(f"{name}: registered with {groups[0].get('key_server')}")
-        return finding
+                finding.fail(f"{name} knows no group {spec.group}")
 
     def _encrypted(self, spec: CheckSpec, needs: Needs) -> _Finding:
         (probe,) = needs.probes

@@ -20,7 +20,7 @@ _PROVIDER = (NodeKind.PE, NodeKind.P)
 
 def needs_of(spec: CheckSpec, plan: Plan, random: Callable[[int], bytes]) -> Needs:
     """What the check wants. `random` gives the markers."""
-    if spec.kind is CheckKind.REGISTERED:
+    if spec.kind in (CheckKind.REGISTERED, CheckKind.REFUSED):
         return Needs(statuses=spec.sources)
     probes = tuple(
         Probe(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PHASES = {
+    "keys": "making keys and certificates",
     "image": "building the node image",
     "start": "starting the lab",
     "create": "creating nodes",

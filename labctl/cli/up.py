@@ -71,7 +71,14 @@ def command(
         rollback=not no_rollback,
     )
     with progress_display(nodes or topology.node_names) as progress:
-        report = run(bring_up(directory, lambda secret: plan(topology, secret=secret), request, progress))
+        report = run(
+            bring_up(
+                directory,
+                lambda secret, credentials: plan(topology, secret=secret, credentials=credentials),
+                request,
+                progress,
+            )
+        )
     if as_json:
         write_json(to_json(report))
     else:

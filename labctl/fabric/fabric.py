@@ -81,14 +81,19 @@ class Fabric:
             await self._reporting(build.run(), wanted, report)
         return {"phases": build.phases, "nodes": self._states(wanted)}
 
-    async def wait(self, names: Sequence[str] | None, seconds: float | None, report: Report) -> dict[str, Any]:
-        """Until all of `names` are ready, or none that is not can become so any more, or the time is over."""
+    async def wait(
+        self, names: Sequence[str] | None, seconds: float | None, report: Report, refused: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Until all of `names` are ready, or none that is not can become so any more, or the time is over.
+
+        Those in `refused` count as ready once their groups would not have them, because the topology says so.
+        """
         wanted = list(self._members) if names is None else list(names)
         for name in wanted:
             self.member(name)
 
         async def settled() -> None:
-            while not all(self.member(name).is_settled for name in wanted):
+            while not all(self.member(name).is_settled or self._as_refused(name, refused) for name in wanted):
                 await self._changed.wait()
 
         try:
@@ -97,7 +102,11 @@ class Fabric:
         except TimeoutError:
             pass  # what is not ready is in the answer
         states = self._states(wanted)
-        return {"ready": all(state["state"] == "ready" for state in states.values()), "nodes": states}
+        ready = all(state["state"] == "ready" or self._as_refused(name, refused) for name, state in states.items())
+        return {"ready": ready, "nodes": states}
+
+    def _as_refused(self, name: str, refused: Sequence[str]) -> bool:
+        return name in refused and self.member(name).is_refused
 
     async def configure(self, plan: Plan, names: Sequence[str]) -> dict[str, list[str]]:
         """Give running nodes their configuration of `plan`; the groups of each that have to be rekeyed then."""

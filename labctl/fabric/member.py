@@ -10,6 +10,7 @@ from typing import Any
 from labctl.configuration import to_json
 from labctl.door import Connection, DoorError
 from labctl.fabric.nodes import NodeHandle
+from labctl.topology.checks import was_refused
 from labctl.topology.plan import PlannedNode
 
 # An agent answers within milliseconds. One that does not for this many seconds is shown as not answering.
@@ -47,6 +48,12 @@ class Member:
     def is_settled(self) -> bool:
         """True in a state that passes only if something new happens."""
         return self.state in ("ready", "failed")
+
+    @property
+    def is_refused(self) -> bool:
+        """True if it only waits for groups that would not have it."""
+        waiting = [group for group in self.groups if group.get("state") == "registering"]
+        return self.state == "booting" and bool(waiting) and all(was_refused(group) for group in waiting)
 
     def progress(self) -> dict[str, Any]:
         """The stream item of `build` and `wait`."""

@@ -102,7 +102,11 @@ class DoorServer:
 
     async def _wait(self, call: Call) -> Result:
         seconds = call.args.get("timeout")
-        return await self._fabric.wait(_names(call), None if seconds is None else float(seconds), _reporter(call))
+        refused = call.args.get("refused") or []
+        if not isinstance(refused, list):
+            raise DoorError("bad-request", "wait: refused is a list of names")
+        limit = None if seconds is None else float(seconds)
+        return await self._fabric.wait(_names(call), limit, _reporter(call), refused)
 
     async def _remove(self, call: Call) -> Result:
         await self._fabric.remove(_names(call) or [])

@@ -70,6 +70,11 @@ class LabDirectory:
         return self.path / "topology.yml"
 
     @property
+    def pki(self) -> Path:
+        """Certificates and key pairs, where the lab has any."""
+        return self.path / "pki.json"
+
+    @property
     def logs(self) -> Path:
         """What the supervisor and the agents wrote."""
         return self.path / "logs"

@@ -47,12 +47,15 @@ Progress = Callable[[ProgressEvent], None]
 
 
 class Timing:
-    """Times the phases of one `up`, tells them to `progress` and writes them to the journal."""
+    """Times the phases of one `up`, tells them to `progress` and writes them to the journal.
 
-    def __init__(self, journal: Journal, progress: Progress) -> None:
+    `before`: seconds that went by before there was a journal.
+    """
+
+    def __init__(self, journal: Journal, progress: Progress, before: float = 0.0) -> None:
         self._journal = journal
         self._progress = progress
-        self._begin = time.monotonic()
+        self._begin = time.monotonic() - before
         self.phases: dict[str, float] = {}
 
     @property

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labctl.configuration import to_json
 from labctl.door import Connection
@@ -26,11 +27,16 @@ from labctl.lab.journal import BEGIN, UP, Journal
 from labctl.lab.keylog import collect
 from labctl.lab.live import reconfigure
 from labctl.lab.lock import LabLock
-from labctl.lab.progress import NodeChanged, Note, Progress, Timing
+from labctl.lab.progress import NodeChanged, Note, PhaseBegan, Progress, Timing
 from labctl.lab.runtimes import choose, runtime_named
 from labctl.lab.standing import keep_plan, standing_plan
 from labctl.runtime.protocol import LabNotRunning, Runtime, RuntimeFailure
+from labctl.topology.pki import Credentials, PkiPlan
 from labctl.topology.plan import Plan
+from labctl.topology.planner import NO_CREDENTIALS
+
+if TYPE_CHECKING:
+    from labctl.lab.pki.state import LabPki
 
 # A group of 30 members registers in well under a second; a machine that is twenty times slower still makes it.
 DEFAULT_TIMEOUT = 60.0
@@ -41,7 +47,10 @@ _ALIVE = ("created", "wired", "booting", "ready")
 # Of the log of nodes that failed, told before a roll-back.
 LINES_OF_A_FAILURE = 10
 
-MakePlan = Callable[[bytes], Plan]
+# The phase in which key pairs are made.
+KEYS = "keys"
+
+MakePlan = Callable[[bytes, Credentials], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +86,90 @@ class UpReport:
 async def bring_up(directory: LabDirectory, make_plan: MakePlan, request: UpRequest, progress: Progress) -> UpReport:
     """Carry the plan out. Raises LabError, RuntimeFailure or DoorError; then nothing new is left (but see NotReady)."""
     with LabLock(directory.lock, "up"):
-        secret = directory.secret()
-        plan = _with_keylog(make_plan(secret), request.keylog)
-        _refuse_unknown(plan, request.nodes)
+        wanted = await _wanted(directory, make_plan, request, progress)
         if directory.exists:
-            converged = await _converge_if_up(directory, plan, request, progress)
+            converged = await _converge_if_up(directory, wanted, request, progress)
             if converged is not None:
                 return converged
             await destroy(directory)
-        return await _make(directory, plan, secret, request, progress)
+            wanted = _begun_anew(wanted, make_plan, request)
+        return await _make(directory, wanted, request, progress)
 
 
-async def _make(directory: LabDirectory, plan: Plan, secret: bytes, request: UpRequest, progress: Progress) -> UpReport:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What shall stand, and what it derives from. `pki` is None where nothing has a key pair of its own."""
+
+    plan: Plan
+    secret: bytes
+    pki: LabPki | None = None
+    seconds: float = 0.0  # that key pairs took
+
+    def keep(self, directory: LabDirectory) -> None:
+        """Write the plan and the key pairs."""
+        if self.pki is not None:
+            from labctl.lab.pki.state import keep_pki
+
+            keep_pki(directory, self.pki)
+        keep_plan(directory, self.plan)
+
+
+async def _wanted(directory: LabDirectory, make_plan: MakePlan, request: UpRequest, progress: Progress) -> _Wanted:
+    """Plan; where the plan asks for key pairs, make those that the lab lacks, and plan again (docs/internals.md)."""
+    secret = directory.secret()
+    plan = _with_keylog(make_plan(secret, NO_CREDENTIALS), request.keylog)
+    _refuse_unknown(plan, request.nodes)
+    if plan.pki == PkiPlan() and not directory.pki.exists():
+        return _Wanted(plan, secret)
+    from labctl.lab.pki.making import complete, covers
+    from labctl.lab.pki.state import load_pki
+
+    kept = load_pki(directory)
+    if not covers(kept, plan.pki):
+        progress(PhaseBegan(KEYS))
+    begin = time.monotonic()
+    nodes = [node.name for node in plan.nodes]
+    pki = await asyncio.to_thread(complete, kept, plan.pki, nodes, float(int(time.time())))
+    return _planned_with(_Wanted(plan, secret, seconds=time.monotonic() - begin), pki, make_plan, request)
+
+
+def _begun_anew(wanted: _Wanted, make_plan: MakePlan, request: UpRequest) -> _Wanted:
+    """The same for a lab whose clock starts again."""
+    if wanted.pki is None:
+        return wanted
+    from labctl.lab.pki.making import begin_anew
+
+    return _planned_with(wanted, begin_anew(wanted.pki, float(int(time.time()))), make_plan, request)
+
+
+def _planned_with(wanted: _Wanted, pki: LabPki, make_plan: MakePlan, request: UpRequest) -> _Wanted:
+    from labctl.lab.pki.credentials import credentials_of
+
+    plan = _with_keylog(make_plan(wanted.secret, credentials_of(pki)), request.keylog)
+    return replace(wanted, plan=plan, pki=pki)
+
+
+async def _make(directory: LabDirectory, wanted: _Wanted, request: UpRequest, progress: Progress) -> UpReport:
     """A lab from nothing; rolled back unless it gets to its end."""
+    plan = wanted.plan
     runtime = await choose(plan.runtime, request.runtime)
     journal = Journal(directory.journal)
     directory.create()
     try:
         journal.append(BEGIN, lab=plan.lab, runtime=runtime.name, topology=str(request.topology.absolute()))
-        directory.keep_secret(secret)
+        directory.keep_secret(wanted.secret)
         write_private(directory.topology, request.text)
-        keep_plan(directory, plan)
-        timing = Timing(journal, progress)
+        wanted.keep(directory)
+        timing = Timing(journal, progress, before=wanted.seconds)
+        if wanted.pki is not None:
+            timing.add(KEYS, wanted.seconds)
         with timing.phase("start"):
             connection = await runtime.start(directory, plan, journal.record, on_event=_notes(progress))
         try:
             names = request.nodes or tuple(node.name for node in plan.nodes)
             await _build(connection, runtime, directory, plan, names, timing, progress)
             journal.append(UP)
-            ready = await _wait(connection, names, request.timeout, timing, progress)
+            ready = await _wait(connection, plan, names, request.timeout, timing, progress)
             await _keys(connection, directory, plan)
         finally:
             await connection.close()
@@ -128,10 +192,10 @@ async def _roll_back(directory: LabDirectory, error: BaseException, progress: Pr
 
 
 async def _converge_if_up(
-    directory: LabDirectory, plan: Plan, request: UpRequest, progress: Progress
+    directory: LabDirectory, wanted: _Wanted, request: UpRequest, progress: Progress
 ) -> UpReport | None:
     """Bring a lab that is up to what the topology says; None if it must be made anew."""
-    state = state_of(directory)
+    state, plan = state_of(directory), wanted.plan
     if not state.is_up or state.runtime is None:
         progress(Note(f"An 'up' of {plan.lab} did not come to its end: removing what it left."))
         return None
@@ -146,7 +210,7 @@ async def _converge_if_up(
         progress(Note(f"Lab {plan.lab} does not answer: removing what is left of it, and starting anew."))
         return None
     try:
-        return await _converge(connection, runtime, directory, plan, request, progress)
+        return await _converge(connection, runtime, directory, wanted, request, progress)
     finally:
         await connection.close()
 
@@ -155,7 +219,7 @@ async def _converge(
     connection: Connection,
     runtime: Runtime,
     directory: LabDirectory,
-    plan: Plan,
+    wanted: _Wanted,
     request: UpRequest,
     progress: Progress,
 ) -> UpReport | None:
@@ -163,31 +227,32 @@ async def _converge(
     states = {name: str(facts.get("state")) for name, facts in status["nodes"].items()}
     standing = standing_plan(directory)
     # A key log that was asked for at the first `up` stays until `down`; leaving the option out is no change.
-    plan = _with_keylog(plan, any(node.configuration.keylog for node in standing.nodes))
+    plan = _with_keylog(wanted.plan, any(node.configuration.keylog for node in standing.nodes))
     changes = compare(standing, plan, runtime.name)
-    wanted = request.nodes or tuple(node.name for node in plan.nodes)
+    names = request.nodes or tuple(node.name for node in plan.nodes)
     if not changes.nothing:
         _may_apply(changes, request)
         if changes.needs_whole_lab:
             progress(Note(f"The whole lab is replaced: {changes.needs_whole_lab}."))
             return None
     leaving = [name for name in (*changes.removed, *changes.replaced) if name in states]
-    fallen = [name for name in wanted if name in states and states[name] not in _ALIVE and name not in leaving]
-    starting = tuple(name for name in wanted if name not in states or name in changes.replaced or name in fallen)
+    fallen = [name for name in names if name in states and states[name] not in _ALIVE and name not in leaving]
+    starting = tuple(name for name in names if name not in states or name in changes.replaced or name in fallen)
     journal = Journal(directory.journal)
     timing = Timing(journal, progress)
     if leaving or fallen:
         with timing.phase("remove"):
             await connection.call("remove", nodes=[*leaving, *fallen])
             await runtime.remove(directory, [*leaving, *fallen])
-    _keep(directory, plan, request)
+    write_private(directory.topology, request.text)
+    replace(wanted, plan=plan).keep(directory)
     live = [name for name in changes.reconfigured if name not in starting]
     if live:
         with timing.phase("configure"):
             await reconfigure(connection, plan, live, progress)
     if starting or changes.impaired:
         await _build(connection, runtime, directory, plan, starting, timing, progress)
-    ready = await _wait(connection, wanted, request.timeout, timing, progress)
+    ready = await _wait(connection, plan, names, request.timeout, timing, progress)
     await _keys(connection, directory, plan)
     report = UpReport(plan.lab, runtime.name, True, timing.phases, timing.total, starting, changes)
     _insist(ready, report)
@@ -232,10 +297,11 @@ async def _tell_logs(connection: Connection, directory: LabDirectory, names: Seq
 
 
 async def _wait(
-    connection: Connection, names: Sequence[str], seconds: float, timing: Timing, progress: Progress
+    connection: Connection, plan: Plan, names: Sequence[str], seconds: float, timing: Timing, progress: Progress
 ) -> dict[str, Any]:
+    refused = [name for group in plan.groups for name in group.refused]
     with timing.phase("ready"):
-        call = await connection.open("wait", nodes=list(names), timeout=seconds)
+        call = await connection.open("wait", nodes=list(names), timeout=seconds, refused=refused)
         async for item in call:
             progress(_node_changed(item))
         return await call.result()
@@ -282,11 +348,6 @@ def _may_apply(changes: Changes, request: UpRequest) -> None:
         )
     if request.nodes:
         raise BadRequest("--apply brings the whole lab to its topology", "leave the node names out")
-
-
-def _keep(directory: LabDirectory, plan: Plan, request: UpRequest) -> None:
-    write_private(directory.topology, request.text)
-    keep_plan(directory, plan)
 
 
 def _refuse_unknown(plan: Plan, names: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class CheckKind(Enum):
@@ -11,6 +13,7 @@ class CheckKind(Enum):
 
     REACHABLE = "reachable"
     REGISTERED = "registered"
+    REFUSED = "refused"
     ENCRYPTED = "encrypted"
     NO_PLAIN_TEXT = "no-plain-text"
     BLOCKED = "blocked"
@@ -24,6 +27,7 @@ class CheckSpec:
 
     - reachable / blocked: every one of `sources` does / does not get an echo from every one of `destinations`.
     - registered: every one of `sources` (group members) is registered with `group`.
+    - refused: every one of `sources` (group members) tried, and has no keys of `group`.
     - encrypted: a flow sources[0] -> destinations[0] is seen as ESP with its original addresses and DSCP on `links`.
     - no-plain-text: a marker sent along every (source, destination) pair never appears on `links`.
     - latency: 95th percentile round trip of each pair is at most `bound` (milliseconds).
@@ -41,3 +45,10 @@ class CheckSpec:
     bound: float | None = None
     count: int = 3
     dscp: int = 0
+
+
+def was_refused(group: Mapping[str, Any]) -> bool:
+    """True if a membership, as an agent's status says it, tried at least once, to the end, and has no keys."""
+    if group.get("state") == "registered":
+        return False
+    return bool(group.get("attempts")) and (bool(group.get("reason")) or group["attempts"] > 1)

@@ -38,7 +38,9 @@ def derive_checks(groups: Sequence[Group], flows: Flows) -> list[CheckSpec]:
         for sources, destinations in matrices(silent)
     ]
     for group in groups:
-        specs.append(CheckSpec(f"registered: {group.name}", CheckKind.REGISTERED, group.members, group=group.name))
+        for kind, members in ((CheckKind.REGISTERED, group.registering), (CheckKind.REFUSED, group.refused)):
+            if members:
+                specs.append(CheckSpec(f"{kind.value}: {group.name}", kind, members, group=group.name))
         specs += _group_checks(group, [flow for flow in every if flow.fate is Fate.ENCRYPTED], flows)
     return specs
 

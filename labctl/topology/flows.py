@@ -36,7 +36,7 @@ class Flow:
 
 
 class Flows:
-    """Follows packets through a lab whose members are registered."""
+    """Follows packets through a lab whose members are registered, but for those that its topology calls refused."""
 
     def __init__(
         self,
@@ -54,10 +54,16 @@ class Flows:
         self._policies: dict[tuple[str, int], list[tuple[AccessListEntry, str]]] = {}
         # Members, with the group, that take clear packets where encrypted ones are to be expected.
         self._passive: set[tuple[str, str]] = set()
+        # Crypto interfaces without keys that fail close, with what may pass nevertheless.
+        self._closed: dict[tuple[str, int], Sequence[AccessListEntry]] = {}
         for group in groups:
             for member in group.members:
                 options = group.options.get(member, MemberOptions())
                 place = (member, _crypto_segment(routing, group, member))
+                if options.refused:
+                    if options.fail_close is not None:
+                        self._closed[place] = options.fail_close
+                    continue
                 entries = (*options.local_policy, *_in_force(group, passive=options.passive))
                 self._policies.setdefault(place, []).extend((entry, group.name) for entry in entries)
                 if options.passive:
@@ -123,6 +129,8 @@ class Flows:
         encrypted = was_encrypted = None
         for hop in path:
             here, there = (hop.leaving.node, hop.segment), (hop.entering.node, hop.segment)
+            if self._is_closed(here, source, destination) or self._is_closed(there, destination, source):
+                return Fate.DROPPED, was_encrypted
             if here in self._policies and encrypted is None:
                 encrypted = self._permitting(here, source, destination)
                 was_encrypted = encrypted or was_encrypted
@@ -138,6 +146,13 @@ class Flows:
         if encrypted is not None:
             return Fate.DROPPED, was_encrypted
         return Fate.CLEAR if was_encrypted is None else Fate.ENCRYPTED, was_encrypted
+
+    def _is_closed(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> bool:
+        """True where an interface that fails close lets nothing of this flow pass. Addresses as it would send it."""
+        return place in self._closed and not any(
+            entry.protocol in (0, _ICMP) and source in entry.source and destination in entry.destination
+            for entry in self._closed[place]
+        )
 
     def _permitting(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> str | None:
         """The group whose policy encrypts a ping on that interface."""

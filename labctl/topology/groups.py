@@ -14,6 +14,7 @@ from labctl.configuration import (
     AccessListEntry,
     Acknowledgement,
     Action,
+    Authentication,
     DhGroup,
     Encryption,
     GroupIdentity,
@@ -26,6 +27,7 @@ from labctl.configuration import (
 from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
 from labctl.configuration.transform_set import parse_encryption
 from labctl.configuration.words import WordError, did_you_mean
+from labctl.topology.authorization import read_authorization, read_key_label, refuse_idle
 from labctl.topology.group_policies import PolicyReader, refuse_overlaps
 from labctl.topology.model import Group, MemberOptions, Node, PreSharedKeys
 from labctl.topology.problems import Problems
@@ -44,6 +46,7 @@ _TRANSPORTS_WITH = {
     "retransmit": ("multicast", "unicast"),
     "acknowledgement": ("unicast",),
     "key_tree": ("multicast", "unicast"),
+    "key": ("multicast", "unicast"),
 }
 
 
@@ -59,6 +62,7 @@ def read_groups(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> l
         groups.append(_GroupReader(shaped, nodes, problems, name, raw).read())
     _refuse_shared_identities(shaped, groups, problems)
     refuse_overlaps(shaped, groups, problems)
+    refuse_idle(shaped, groups, problems)
     return groups
 
 
@@ -92,6 +96,7 @@ class _GroupReader:
             deactivation_delay=self._raw.delays.deactivation,
             receive_only=self._raw.receive_only,
             options=self._options(members),
+            authorization=read_authorization(self._shaped, self._name, members, self._problems),
         )
 
     def _names(self, key: str, names: Sequence[str], kind: NodeKind) -> tuple[str, ...]:
@@ -165,6 +170,7 @@ class _GroupReader:
                 passive=raw.passive,
                 recovery_check=raw.recovery_check,
                 interface=raw.interface,
+                refused=raw.refused,
             )
             if raw.fail_close_revert and raw.fail_close is None:
                 self._problems.add(
@@ -228,7 +234,11 @@ class _GroupReader:
 
     def _proposal(self, raw: RawIsakmp, index: int, place: tuple[str | int, ...]) -> IsakmpPolicy:
         policy = IsakmpPolicy(
-            priority=10 * (index + 1), hash=Hash(raw.hash), group=DhGroup(raw.group), lifetime=raw.lifetime
+            priority=10 * (index + 1),
+            hash=Hash(raw.hash),
+            group=DhGroup(raw.group),
+            lifetime=raw.lifetime,
+            authentication=Authentication(raw.authentication),
         )
         cipher = self._encryption(raw.encryption, (*place, "encryption"))
         return policy if cipher is None else replace(policy, encryption=cipher[0], key_bits=cipher[1])
@@ -245,6 +255,7 @@ class _GroupReader:
             retransmit_count=raw.retransmit.number,
             acknowledgement=Acknowledgement(raw.acknowledgement),
             key_tree=raw.key_tree,
+            key_label=read_key_label(self._shaped, self._name, self._problems),
         )
         cipher = self._encryption(raw.encryption, ("groups", self._name, "rekey", "encryption"))
         if cipher is None:

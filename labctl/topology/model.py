@@ -9,6 +9,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from labctl.configuration import (
     AccessListEntry,
+    Authentication,
+    CertificateIdentity,
     GroupIdentity,
     Impairment,
     IsakmpPolicy,
@@ -82,7 +84,10 @@ class PreSharedKeys:
 
 @dataclass(frozen=True, slots=True)
 class MemberOptions:
-    """What is configured on one member alone (labctl.configuration.GroupMembership says what it does)."""
+    """What is configured on one member alone (labctl.configuration.GroupMembership says what it does).
+
+    `refused` configures nothing: the topology says that the key server will not have this member.
+    """
 
     local_policy: tuple[AccessListEntry, ...] = ()
     fail_close: tuple[AccessListEntry, ...] | None = None
@@ -91,6 +96,19 @@ class MemberOptions:
     recovery_check: int | None = None
     # Where it encrypts, if the user says it.
     interface: str | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Who may register. `addresses` and `members` (by their own addresses) together: both empty is no check at all.
+
+    `identities` None: no check of certificates; empty: nobody passes it.
+    """
+
+    addresses: tuple[IPv4Network, ...] = ()
+    members: tuple[str, ...] = ()
+    identities: tuple[CertificateIdentity, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,28 @@ class Group:
     def policy(self) -> tuple[AccessListEntry, ...]:
         """The whole access list: those of `sas`, one after the other."""
         return tuple(entry for sa in self.sas for entry in sa.policy)
+
+    authorization: Authorization = Authorization()
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The members that are to get no keys, in order."""
+        return tuple(name for name in self.members if name in self.options and self.options[name].refused)
+
+    @property
+    def registering(self) -> tuple[str, ...]:
+        """The other members."""
+        return tuple(name for name in self.members if name not in self.refused)
+
+    @property
+    def uses_pre_shared_keys(self) -> bool:
+        """True if one of its proposals does."""
+        return any(policy.authentication is Authentication.PRE_SHARE for policy in self.isakmp)
+
+    @property
+    def uses_certificates(self) -> bool:
+        """True if one of its proposals signs."""
+        return any(policy.authentication is not Authentication.PRE_SHARE for policy in self.isakmp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,12 +60,13 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """A GETVPN group, by name, with its key servers and members in order."""
+    """A GETVPN group, by name, with its key servers and members in order; `refused` are to get no keys."""
 
     name: str
     identity: str
     key_servers: tuple[str, ...]
     members: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Collection
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from labctl.configuration import (
     GroupMembership,
@@ -86,7 +86,7 @@ class _Planner:
                 for link in topology.links
             ),
             groups=tuple(
-                PlannedGroup(group.name, str(group.identity), group.key_servers, group.members)
+                PlannedGroup(group.name, str(group.identity), group.key_servers, group.members, group.refused)
                 for group in topology.groups
             ),
             checks=topology.checks,
@@ -140,8 +140,15 @@ class _Planner:
             activation_delay=group.activation_delay,
             deactivation_delay=group.deactivation_delay,
             receive_only=group.receive_only,
+            authorized=self._authorized(group),
+            authorized_identities=group.authorization.identities,
             key_server_id=group.key_servers.index(server),
         )
+
+    def _authorized(self, group: Group) -> tuple[IPv4Network, ...]:
+        """Where members may register from: what was given, and the addresses of members that were named."""
+        own = [IPv4Network(self._topology.member_address(group, name)) for name in group.authorization.members]
+        return tuple(dict.fromkeys((*group.authorization.addresses, *own)))
 
     def _membership(self, member: str, crypto: End, group: Group) -> GroupMembership:
         assert crypto.address is not None, "a member has a link to a pe: resolve.py saw to it"
@@ -163,6 +170,8 @@ class _Planner:
         """One key for each peer; of two groups with one peer, the first that was given a text wins."""
         found: dict[IPv4Address, bytes] = {}
         for group in groups:
+            if not group.uses_pre_shared_keys:
+                continue
             serves = node in group.key_servers
             peers = {name: self._addresses[name] for name in group.key_servers if name != node}
             if serves:

@@ -35,6 +35,8 @@ SHORTEST_PHASE_1, LONGEST_PHASE_1 = 60, 86400
 SHORTEST_RECOVERY, LONGEST_RECOVERY = 10, 3600
 # reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
 MOST_KEY_SERVERS = 8
+# Days: beyond it, dates of certificates would need another form than UTCTime soon (RFC 5280 4.1.2.5).
+LONGEST_VALIDITY = 3650
 
 
 def _written(name: str) -> str:
@@ -128,6 +130,9 @@ class RawIsakmp(_Shape):
     hash: Literal["sha", "sha256", "sha384", "sha512"] = Field(default="sha256", description="Hash of phase 1.")
     group: Literal[2, 5, 14, 19, 20] = Field(default=14, description="Diffie-Hellman group.")
     lifetime: int = Field(default=86400, ge=SHORTEST_PHASE_1, le=LONGEST_PHASE_1, description="In seconds.")
+    authentication: Literal["pre-share", "rsa-sig", "ecdsa-sig"] = Field(
+        default="pre-share", description="How peers prove who they are: a key they share, or certificates (see 'pki')."
+    )
 
 
 class RawSaIpsec(_Shape):
@@ -177,6 +182,11 @@ class RawRekey(_Shape):
         description="Keep a key tree (LKH, RFC 6407 5.6.3), so that a member can be evicted without the others "
         "registering again.",
     )
+    key: str | None = Field(
+        default=None,
+        description="Label of the RSA key pair that signs rekeys, made once for all key servers of the group. "
+        "Left out: one that each key server makes when it starts.",
+    )
 
 
 class RawDelays(_Shape):
@@ -210,6 +220,52 @@ class RawMember(_Shape):
         le=LONGEST_RECOVERY,
         description="Register with the next key server after packets under unknown keys, once in so many seconds.",
     )
+    refused: bool = Field(
+        default=False,
+        description="This member is to get no keys: 'up' waits for its refusal, and 'test' proves that it has none.",
+    )
+
+
+class RawAuthorization(_Shape):
+    """Who of those that phase 1 authenticates may register (`authorization address ipv4`, `authorization identity`)."""
+
+    addresses: list[str] | None = Field(
+        default=None,
+        description="Members by name, addresses or prefixes that registrations may come from.",
+        examples=[["ce1", "172.16.2.2", "172.16.0.0/16"]],
+    )
+    identities: list[str] | None = Field(
+        default=None,
+        description="Lines of 'crypto identity': 'dn OU=members,O=my-lab' or 'fqdn lab.example'; one must match the "
+        "member's certificate. An empty list lets nobody in, as on IOS.",
+        examples=[["dn OU=members", "fqdn lab.example"]],
+    )
+
+
+class RawFault(_Shape):
+    """What is wrong with a node's certificate, on purpose."""
+
+    authority: str | None = Field(default=None, description="Another CA issued it; the node trusts that one alone.")
+    fqdn: str | None = Field(default=None, description="It was issued to this name, not to the node's own.")
+    expired: bool = Field(default=False, description="It ended before the lab began.")
+    revoked: bool = Field(default=False, description="It is on its CA's revocation list from the start.")
+
+
+class RawPki(_Shape):
+    """The lab's own certification authority."""
+
+    authority: str = Field(default="LAB_CA", description="Name of the CA, and of the nodes' trustpoints.")
+    domain: str = Field(default="lab.example", description="Domain of the nodes: ce1 is ce1.lab.example.")
+    rsa_bits: Literal[2048, 3072, 4096] = Field(default=2048, description="Modulus of RSA keys.")
+    ecdsa_bits: Literal[256, 384] = Field(default=256, description="Curve of ECDSA keys.")
+    identity: Literal["fqdn", "dn"] = Field(
+        default="fqdn", description="What nodes call themselves in phase 1: domain name, or subject of the certificate."
+    )
+    revocation_check: Literal["crl", "none"] = Field(default="crl", description="Refuse revoked certificates, or not.")
+    validity: int = Field(
+        default=365, ge=1, le=LONGEST_VALIDITY, description="Days for which certificates and CRLs are valid."
+    )
+    faults: dict[str, RawFault] = Field(default={}, description="Node -> what is wrong with its certificate.")
 
 
 def _is_mapping(value: Any) -> str:
@@ -270,6 +326,7 @@ class RawGroup(_Shape):
     isakmp: RawIsakmpPolicies = Field(default=RawIsakmp(), description="Phase 1 proposals, the preferred first.")
     rekey: RawRekey = Field(default=RawRekey(), description="How keys are renewed.")
     delays: RawDelays = Field(default=RawDelays(), description="When members change to new keys.")
+    authorization: RawAuthorization = Field(default=RawAuthorization(), description="Which members may register.")
     receive_only: bool = Field(
         default=False, description="Members decrypt and send in clear, for a migration (sa receive-only)."
     )
@@ -281,7 +338,7 @@ class RawGroup(_Shape):
 
 RawFlow: TypeAlias = str
 
-_STATEMENTS = ("reachable", "blocked", "registered", "encrypted", "no-plain-text", "latency", "loss")
+_STATEMENTS = ("reachable", "blocked", "registered", "refused", "encrypted", "no-plain-text", "latency", "loss")
 
 
 class RawCheck(_Shape):
@@ -296,6 +353,7 @@ class RawCheck(_Shape):
     )
     blocked: RawFlow | None = Field(default=None, description="No echo is answered.")
     registered: str | None = Field(default=None, description="Every member of this group is registered.")
+    refused: str | None = Field(default=None, description="No 'refused' member of this group has keys.")
     encrypted: RawFlow | None = Field(
         default=None, description="The flow is seen as ESP, with its own addresses and DSCP."
     )
@@ -333,6 +391,7 @@ class RawTopology(_Shape):
         description="Group name -> GETVPN group.",
         json_schema_extra={"propertyNames": {"pattern": f"^{GROUP_NAME}$"}},
     )
+    pki: RawPki = Field(default=RawPki(), description="The CA of groups that authenticate with certificates.")
     checks: list[RawCheck] | None = Field(
         default=None, description="What `labctl test` must prove; derived from the topology where it is left out."
     )

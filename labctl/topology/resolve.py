@@ -15,6 +15,7 @@ from labctl.topology.flows import Flows
 from labctl.topology.groups import member_name, read_groups
 from labctl.topology.links import DraftLink, read_links, read_subnet
 from labctl.topology.model import Group, MemberOptions, Node, Segment, SegmentKind, Topology
+from labctl.topology.pki_section import read_pki
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
 from labctl.topology.raw import NODE_NAME, RawNode
 from labctl.topology.routing import Routing
@@ -85,6 +86,7 @@ class _Resolver:
             links=tuple(links),
             segments=tuple(segments),
             groups=tuple(groups),
+            pki=read_pki(shaped, self._nodes, groups, problems),
         )
         if not problems:
             self._check_reachability(bare, routing, drafts)
@@ -92,9 +94,7 @@ class _Resolver:
         checks = read_checks(shaped, self._nodes, links, groups, problems, lambda: flows)
         if shaped.raw.checks is None and flows is not None:
             checks = derive_checks(groups, flows)
-        return Topology(
-            bare.name, bare.runtime, bare.clock_scale, nodes, bare.links, bare.segments, bare.groups, tuple(checks)
-        )
+        return replace(bare, checks=tuple(checks))
 
     def _read_nodes(self) -> dict[str, tuple[IPv4Network, Position]]:
         """Fills the nodes; returns the subnets of switches."""

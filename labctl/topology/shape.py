@@ -155,7 +155,16 @@ def _kind_of_literal(path: Path) -> str:
     last = str(path[-1])
     if path[0] == "nodes":
         return "a kind of node"
-    words = {"runtime": "a runtime", "hash": "a hash", "group": "a Diffie-Hellman group"}
+    words = {
+        "runtime": "a runtime",
+        "hash": "a hash",
+        "group": "a Diffie-Hellman group",
+        "authentication": "a way to authenticate",
+        "rsa-bits": "a size of RSA keys",
+        "ecdsa-bits": "a size of ECDSA keys",
+        "revocation-check": "a way to check for revocation",
+        "identity": "a kind of identity",
+    }
     return words.get(last, f"{'an' if last[0] in 'aeiou' else 'a'} {last}")
 
 

@@ -24,6 +24,7 @@ _BESIDE: dict[CheckKind, set[str]] = {
     CheckKind.REACHABLE: {"count", "dscp"},
     CheckKind.BLOCKED: {"count", "dscp"},
     CheckKind.REGISTERED: set(),
+    CheckKind.REFUSED: set(),
     CheckKind.ENCRYPTED: {"links", "count", "dscp"},
     CheckKind.NO_PLAIN_TEXT: {"links", "count", "dscp"},
     CheckKind.LATENCY: {"at-most", "count", "dscp"},
@@ -98,8 +99,8 @@ class _CheckReader:
             count=self._raw.count or _DEFAULT_COUNT.get(kind, 3),
             dscp=self._raw.dscp or 0,
         )
-        if kind is CheckKind.REGISTERED:
-            return self._registered(spec, text)
+        if kind in (CheckKind.REGISTERED, CheckKind.REFUSED):
+            return self._of_group(spec, text)
         pairs = self._pairs(kind, text)
         links = self._watched()
         if pairs is None or links is None:
@@ -146,12 +147,18 @@ class _CheckReader:
             if ("checks", self._index, "at-most") not in self._shaped.missing:
                 self._problems.add(at, f"{kind.value!r} has no bound", f"add 'at-most: 50', in {unit}")
 
-    def _registered(self, spec: CheckSpec, name: str) -> list[CheckSpec]:
+    def _of_group(self, spec: CheckSpec, name: str) -> list[CheckSpec]:
         group = next((group for group in self._groups if group.name == name), None)
+        at = self._shaped.at("checks", self._index, spec.kind.value)
         if group is not None:
-            return [replace(spec, sources=group.members, group=name)]
+            members = group.refused if spec.kind is CheckKind.REFUSED else group.registering
+            if not members:
+                which = "no refused member" if spec.kind is CheckKind.REFUSED else "only refused members"
+                hint = "members are refused where 'members' says so: '{node: ce1, refused: true}'"
+                self._problems.add(at, f"group {name!r} has {which}", hint)
+                return []
+            return [replace(spec, sources=members, group=name)]
         if ("groups", name) not in self._shaped.missing:
-            at = self._shaped.at("checks", self._index, "registered")
             self._problems.add(at, f"no group is called {name!r}", did_you_mean(name, [g.name for g in self._groups]))
         return []
 

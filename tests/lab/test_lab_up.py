@@ -24,6 +24,7 @@ from labctl.lab.progress import NodeChanged, Note, ProgressEvent
 from labctl.lab.standing import standing_plan
 from labctl.lab.up import UpReport, UpRequest, bring_up
 from labctl.runtime.protocol import RuntimeFailure
+from labctl.topology.pki import Credentials
 from labctl.topology.plan import Plan
 
 REQUEST = UpRequest(Path("/topologies/chain.yml"), "name: chain\n", timeout=1)
@@ -47,7 +48,7 @@ def bring(
     request: UpRequest = REQUEST,
     progress: Callable[[ProgressEvent], None] = lambda event: None,
 ) -> UpReport:
-    report = run(bring_up(directory, lambda secret: plan or chain(), request, progress))
+    report = run(bring_up(directory, lambda secret, credentials: plan or chain(), request, progress))
     assert isinstance(report, UpReport)
     return report
 
@@ -131,7 +132,9 @@ def test_a_node_that_fails_may_be_kept_to_look_at(directory: LabDirectory, runti
 def test_ctrl_c_rolls_back(directory: LabDirectory, runtime: MemoryRuntime) -> None:
     async def interrupted() -> None:
         runtime.hold = asyncio.Event()
-        task = asyncio.create_task(bring_up(directory, lambda secret: chain(), REQUEST, lambda event: None))
+        task = asyncio.create_task(
+            bring_up(directory, lambda secret, credentials: chain(), REQUEST, lambda event: None)
+        )
         await runtime.hold.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -181,7 +184,7 @@ def test_up_again_has_nothing_to_do(directory: LabDirectory, runtime: MemoryRunt
 def test_the_secret_is_the_same_for_the_second_up(directory: LabDirectory, runtime: MemoryRuntime) -> None:
     secrets: list[bytes] = []
 
-    def plan(secret: bytes) -> Plan:
+    def plan(secret: bytes, credentials: Credentials) -> Plan:
         secrets.append(secret)
         return chain()
 
