@@ -22,6 +22,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "shell": "Open a shell on a node",
         "logs": "Show what nodes log",
         "gdoi": "Rekey, clear, evict: orders to key servers and members",
+        "pki": "Show, issue and revoke certificates",
+        "key": "RSA pairs that sign rekeys: generate, export, import",
         "mroute": "Show the multicast routing of a router",
         "impair": "Delay, lose, reorder: what a link does to packets",
         "capture": "Capture a link or interface (pcapng)",

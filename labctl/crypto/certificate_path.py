@@ -67,7 +67,8 @@ class _Search:
     """Every path of signatures that verify, within a budget."""
 
     def __init__(self, between: Sequence[Certificate], authorities: Sequence[Certificate]) -> None:
-        self._between = between
+        # Who is trusted is no CA between: a path that was found before, and is looked at again, ends with one.
+        self._between = [item for item in between if item not in authorities]
         self._authorities = authorities
         self._checks = MAX_SIGNATURE_CHECKS
         self._forged: Certificate | None = None

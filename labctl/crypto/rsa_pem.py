@@ -70,5 +70,6 @@ def public_key_of(private_key: bytes) -> bytes:
     return RsaPrivateKey.from_der(private_key).public.der
 
 
-__all__ = ["LARGEST_MODULUS", "SMALLEST_MODULUS", "PemError", "WrongPassphrase", "export_pem", "import_pem",
-           "public_key_of"]  # fmt: skip
+def modulus_bits(private_key: bytes) -> int:
+    """The size of the pair."""
+    return RsaPrivateKey.from_der(private_key).public.bits

@@ -272,8 +272,15 @@ class GroupMember:
             self._refresh_keys(now)
 
     def set_trustpoints(self, trustpoints: Sequence[Trustpoint], now: float) -> None:
-        """Other certificates, CAs or CRLs from now on; keys stay. Raises LocalError, changing nothing."""
+        """Other certificates, CAs or CRLs from now on; keys stay. Raises LocalError, changing nothing.
+
+        A member that has no keys begins to register anew at once: it may be believed now, or believe.
+        """
         self._isakmp.set_trustpoints(trustpoints, now)
+        if not self.registered and self.state is not State.IDLE:
+            self._abandon_registration(now)
+            self._index = self._rounds = 0
+            self._attempt(now)
 
     def data_plane_error(self, kind: str, now: float) -> None:
         """A packet could not be decrypted (an SPI nobody told us, a replay): `client recovery-check` asks elsewhere."""

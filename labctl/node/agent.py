@@ -14,12 +14,13 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.configuration import (
     ConfigurationError,
     NodeConfiguration,
     NodeKind,
+    RsaKeyPair,
     Trustpoint,
     changes_live,
     from_json,
@@ -38,6 +39,8 @@ from labctl.node.probe import Probes, respond
 if TYPE_CHECKING:
     from labctl.node.multicast.router import MulticastRouter
     from labctl.node.roles.play import Roles
+
+T = TypeVar("T")
 
 Operation = Callable[[Call], Awaitable[dict[str, Any]]]
 
@@ -76,6 +79,7 @@ class Agent:
             "counters": self._counters,
             "gdoi": self._gdoi,
             "trustpoints": self._trustpoints,
+            "rsa-keys": self._rsa_keys,
             "shutdown": self._shutdown,
         }
 
@@ -265,15 +269,7 @@ class Agent:
 
     async def _trustpoints(self, call: Call) -> dict[str, Any]:
         """Replace certificates, CAs and CRLs while the roles run: all of the node's, as its configuration has them."""
-        given = call.args.get("trustpoints")
-        if not isinstance(given, list) or set(call.args) != {"trustpoints"}:
-            raise bad_argument("trustpoints", "trustpoints", "expected a list of trustpoints, and nothing else")
-        try:
-            trustpoints = tuple(
-                from_json(Trustpoint, item, f"trustpoints[{index}]") for index, item in enumerate(given)
-            )
-        except ConfigurationError as error:
-            raise bad_argument("trustpoints", error.path, error.problem) from None
+        trustpoints = _all_of(Trustpoint, call, "trustpoints")
         if self._roles is None or self._configuration is None:
             raise DoorError("not-served", "this node is in no group", "key servers and group members are")
         try:
@@ -281,6 +277,18 @@ class Agent:
         except ValueError as error:
             raise bad_argument("trustpoints", "trustpoints", str(error)) from None
         self._configuration = replace(self._configuration, trustpoints=trustpoints)
+        return {}
+
+    async def _rsa_keys(self, call: Call) -> dict[str, Any]:
+        """Replace the key server's labelled pairs while it runs: all of the node's, as its configuration has them."""
+        pairs = _all_of(RsaKeyPair, call, "rsa_keys")
+        try:
+            served = self._roles is not None and self._roles.set_rsa_keys(pairs)
+        except ValueError as error:
+            raise bad_argument("rsa-keys", "rsa_keys", str(error)) from None
+        if not served or self._configuration is None:
+            raise DoorError("not-served", "this node is no key server", "key servers sign rekeys")
+        self._configuration = replace(self._configuration, rsa_keys=pairs)
         return {}
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
@@ -299,6 +307,17 @@ def _configuration_of(call: Call) -> NodeConfiguration:
     if not configuration.clock_scale > 0:
         raise DoorError("bad-configuration", "the node's configuration does not fit: $.clock_scale: not above 0")
     return configuration
+
+
+def _all_of(cls: type[T], call: Call, name: str) -> tuple[T, ...]:
+    """The list that is the only argument of a call. Raises DoorError."""
+    given = call.args.get(name)
+    if not isinstance(given, list) or set(call.args) != {name}:
+        raise bad_argument(call.op, name, "expected a list, and nothing else")
+    try:
+        return tuple(from_json(cls, item, f"{name}[{index}]") for index, item in enumerate(given))
+    except ConfigurationError as error:
+        raise bad_argument(call.op, error.path, error.problem) from None
 
 
 def preload() -> None:

@@ -17,6 +17,8 @@ from labctl.crypto.authority import (
     make_authority,
     revocation_list,
 )
+from labctl.crypto.certificate_path import Trust, parse_chain, verify_path
+from labctl.crypto.certificates import CertificateError, Refusal
 from labctl.crypto.rsa_pem import PemError, WrongPassphrase, export_pem, import_pem, public_key_of
 
 # 2026-01-01 00:00 UTC.
@@ -90,6 +92,20 @@ def test_openssl_finds_a_certificate_on_the_list(
     assert "certificate revoked" in verify(tmp_path, authority[1], certificate, "-crl_check", "-CRLfile", full)
     text = openssl("crl", "-noout", "-text", "-in", full)
     assert "X509v3 CRL Number" in text and "Serial Number: 09" in text
+
+
+def test_a_path_that_is_looked_at_again_is_refused_for_what_is_wrong_now(
+    authority: tuple[bytes, bytes], certificate: bytes
+) -> None:
+    def trust(*entries: Revoked) -> Trust:
+        crl = revocation_list(authority, entries, 3, NOW - 60, NOW + DAY)
+        return Trust.parse([authority[1]], [crl], check_revocation=True)
+
+    path = verify_path(parse_chain([certificate]), trust(), NOW)
+    assert path == verify_path(path, trust(), NOW)
+    with pytest.raises(CertificateError) as caught:
+        verify_path(path, trust(Revoked(2, NOW - 30)), NOW)
+    assert caught.value.refusal is Refusal.REVOKED
 
 
 def test_what_a_certificate_says_is_read_back(certificate: bytes) -> None:

@@ -202,3 +202,13 @@ def test_a_member_can_be_given_another_certificate_while_it_runs() -> None:
     joining.set_trustpoints([trustpoint(CA, certificate(), fqdn="ce1.lab.example")], world.now)
     world.run(600)
     assert joining.registered
+
+
+def test_a_member_that_was_refused_comes_at_once_with_a_new_certificate() -> None:
+    expired = certificate(begins=-2 * DAY, ends=-DAY)
+    world = World({KS1: server()}, [ce1 := member(expired)])
+    assert not registered(world, ce1)
+    ce1.set_trustpoints([trustpoint(CA, certificate(), fqdn="ce1.lab.example")], world.now)
+    world.run(world.now + 1)
+    assert ce1.registered
+    assert ce1.attempts == 2

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from labctl import crypto
-from labctl.configuration import NodeConfiguration, Trustpoint
+from labctl.configuration import NodeConfiguration, RsaKeyPair, Trustpoint
 from labctl.gdoi import KeyServer
 from labctl.isakmp.errors import LocalError
 from labctl.node.roles.driver import PartyDriver
@@ -34,7 +34,7 @@ class KeyServerRole:
             random=os.urandom,
             signing_key=signing_key,
         )
-        self._take_signing_keys()
+        self._take_signing_keys(configuration.rsa_keys)
         self._driver = PartyDriver(self._party, world.clock, world.port, world.take, world.changed)
         world.port.attach(self._driver, responder=True)
         world.log("CRYPTO", 6, "GDOI_ON_OFF", "GDOI is ON")
@@ -42,19 +42,22 @@ class KeyServerRole:
             text = f"Config GDOI group {group.name}: identity {group.identity}, served from {group.address}"
             world.log("GDOI", 5, "KS_GROUP_ADD", text)
 
-    def _take_signing_keys(self) -> None:
+    def set_rsa_keys(self, pairs: Sequence[RsaKeyPair]) -> None:
+        """Other labelled pairs from the next rekey on. Raises ValueError, changing nothing, for one that is none."""
+        self._take_signing_keys(pairs)
+        self._driver.pump()
+
+    def _take_signing_keys(self, rsa_keys: Sequence[RsaKeyPair]) -> None:
         """Groups that name a key pair sign with it, and send no rekeys without it."""
-        pairs = {pair.label: pair for pair in self._world.configuration.rsa_keys}
+        pairs = {pair.label: crypto.RsaPrivateKey.from_der(pair.private_key) for pair in rsa_keys}
         for group in self._world.configuration.key_server_groups:
             label = group.rekey.key_label
             if label is None:
                 continue
-            pair = pairs.get(label)
-            if pair is None:
+            if label not in pairs:
                 text = f"RSA Key - {label} : Not found, Required for group {group.name}"
                 self._world.log("GDOI", 1, "KS_NO_RSA_KEYS", text)
-            key = None if pair is None else crypto.RsaPrivateKey.from_der(pair.private_key)
-            self._party.set_signing_key(group.name, key)
+            self._party.set_signing_key(group.name, pairs.get(label))
 
     def order(self, action: str, group: str, arguments: Mapping[str, Any]) -> None:
         """Do one of `ACTIONS`. Raises ValueError for arguments that are none."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labctl import crypto
-from labctl.configuration import NodeConfiguration, Trustpoint
+from labctl.configuration import NodeConfiguration, RsaKeyPair, Trustpoint
 from labctl.isakmp.authentication import Credentials
 from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.errors import LocalError
@@ -71,6 +71,13 @@ class Roles:
             raise ValueError(str(error)) from None
         for role in self._roles:
             role.set_trustpoints(trustpoints)
+
+    def set_rsa_keys(self, pairs: Sequence[RsaKeyPair]) -> bool:
+        """Replace the key server's labelled pairs; False where there is none. Raises ValueError, changing nothing."""
+        servers = [role for role in self._roles if isinstance(role, KeyServerRole)]
+        for server in servers:
+            server.set_rsa_keys(pairs)
+        return bool(servers)
 
     def unready(self) -> str:
         """Why the node is not ready; empty if it is."""
