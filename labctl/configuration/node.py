@@ -254,8 +254,8 @@ class GroupMembership:
 class NodeConfiguration:
     """Everything an agent needs to play its node. `hosts` maps names to addresses for /etc/hosts.
 
-    `multicast_routing` has a router carry multicast between its interfaces. `started` is the lab's time, in seconds
-    since 1970, at which its clock shows 0: certificates are looked at on it; None takes the machine's own time.
+    `multicast_routing` has a router carry multicast between its interfaces. `started` is the time, in seconds since
+    1970, at which the clocks of all nodes show 0: certificates are looked at on them; None: 0 is when the node boots.
     """
 
     name: str

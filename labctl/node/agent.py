@@ -166,7 +166,8 @@ class Agent:
         crypto_map = any(interface.crypto_map for interface in configuration.interfaces)
         if configuration.key_server_groups or configuration.memberships or crypto_map:
             play = importlib.import_module(ROLES)
-            roles: Roles = play.Roles(configuration, Clock(configuration.clock_scale), self.tell, self._changed)
+            clock = Clock(configuration.clock_scale, configuration.started)
+            roles: Roles = play.Roles(configuration, clock, self.tell, self._changed)
             try:
                 await roles.start()
             except play.RoleFailure as error:

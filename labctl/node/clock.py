@@ -8,13 +8,18 @@ from collections.abc import Callable
 
 
 class Clock:
-    """`now` in lab seconds since the clock was made; `scale` lab seconds pass in one real second."""
+    """`now` in lab seconds since `started` (1970), or since the clock was made; `scale` pass in one real second.
 
-    def __init__(self, scale: float = 1.0) -> None:
+    With one `started` for all nodes, their clocks agree, whenever each was started. A machine whose time is behind
+    that one begins at 0.
+    """
+
+    def __init__(self, scale: float = 1.0, started: float | None = None) -> None:
         if not scale > 0:
             raise ValueError(f"a clock's scale is above 0, not {scale}")
         self.scale = scale
-        self._origin = time.monotonic()
+        past = 0.0 if started is None else max(0.0, time.time() - started)
+        self._origin = time.monotonic() - past
 
     def now(self) -> float:
         """Lab seconds."""

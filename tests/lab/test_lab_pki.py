@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ import pytest
 from lab_command import TIMEOUT, Labctl
 
 from labctl.cli.status import ExitStatus
+from labctl.configuration import Encryption, Hash
+from labctl.crypto import generate_rsa_key
+from labctl.gdoi.policy import KeyEncryptionKey
+from labctl.gdoi.push import Push, build
 
 pytestmark = pytest.mark.lab
 
@@ -156,6 +161,29 @@ def test_another_signing_key_comes_with_a_rekey_and_members_stay(lab: Labctl) ->
     (new,) = lab.json("key", "show", "ks1")
     assert (new["bits"], new["exportable"]) == (3072, False)
     assert "nothing to do" in lab.up().stdout
+
+
+def test_a_rekey_that_another_key_signed_is_dropped_counted_and_logged(lab: Labctl) -> None:
+    (lab.folder / "topology.yml").write_text(PLAIN % ", key: KS_KEY")
+    lab.up("--keylog")
+    # Every member knows the KEK, so a member could forge rekeys but for the signature.
+    spi, iv, key = (bytes.fromhex(word) for word in kek_of(lab).split(","))
+    kek = KeyEncryptionKey(spi, Encryption.AES_CBC, iv, key, Hash.SHA256, b"", 1, 1)
+    forged = build(Push(sequence=99), kek, generate_rsa_key())
+    send = "import base64, socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto("
+    send += "base64.b64decode(sys.argv[1]), ('172.16.2.2', 848))"
+    lab("exec", "ks1", "--", "python3", "-c", send, base64.b64encode(forged).decode())
+    until(lambda: group_of(lab, "ce1")["rekeys_rejected"] == 1, "it is counted")
+    assert says(lab, "ce1", "GDOI_REKEY_FAILURE: Processing of REKEY payloads failed on GM 172.16.2.2 in the group LAB")
+    member = group_of(lab, "ce1")
+    assert (member["state"], member["rekeys_received"]) == ("registered", 0)
+    lab("gdoi", "rekey", "ks1")
+    until(partial(has_received, lab, "ce1", 1), "the key server's own is taken, with its lower number")
+
+
+def kek_of(lab: Labctl) -> str:
+    (found,) = lab.state.rglob("gdoi_kek")
+    return found.read_text().splitlines()[-1]
 
 
 def test_a_key_pair_goes_out_and_comes_in_as_pem_that_openssl_opens(lab: Labctl, tmp_path: Path) -> None:

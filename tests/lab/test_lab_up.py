@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -179,6 +181,17 @@ def test_up_again_has_nothing_to_do(directory: LabDirectory, runtime: MemoryRunt
     assert report.started == ()
     assert report.changes.nothing
     assert runtime.done == []
+
+
+def test_a_lab_that_needs_no_key_pair_pays_nothing_for_those_that_do(
+    directory: LabDirectory, runtime: MemoryRuntime
+) -> None:
+    report = bring(directory)
+    assert "keys" not in report.phases
+    assert not directory.pki.exists()
+    imports = "import sys, labctl.cli.up, labctl.lab.up; print(*(name for name in sys.modules if 'crypto' in name))"
+    done = subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_the_secret_is_the_same_for_the_second_up(directory: LabDirectory, runtime: MemoryRuntime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -47,6 +48,15 @@ def test_the_clock_passes_scaled_and_timers_with_it() -> None:
         assert 0.09 <= loop.time() - began < 5
 
     asyncio.run(main())
+
+
+def test_clocks_with_one_beginning_agree_whenever_they_were_started() -> None:
+    begun = time.time() - 100
+    early = Clock(60, begun)
+    late = Clock(60, begun)
+    assert early.now() >= 6000
+    assert abs(early.now() - late.now()) < 60
+    assert 0 <= Clock(60, time.time() + 1000).now() < 1000
 
 
 def test_a_clock_does_not_stand_still() -> None:

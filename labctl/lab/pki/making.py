@@ -13,8 +13,8 @@ from labctl.lab.pki.state import KeptAuthority, KeptCertificate, KeptKeyPair, La
 from labctl.topology.pki import KeyType, PkiPlan, PlannedAuthority, PlannedCertificate
 
 HOUR, DAY = 3600.0, 86400.0
-# A node that is started anew has its clock at the lab's beginning, while others are far ahead: what is issued later
-# is dated back to before the beginning, so that it holds for all of them.
+# The clock of a remote engine's machine may be behind ours, and so its nodes: what is issued is dated back, so that it
+# holds for all of them.
 BACKDATED = DAY
 # Expired certificates: valid for a day, until an hour before the lab begins.
 _EXPIRED_BEFORE = HOUR
