@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Nodes with their interfaces, links, groups, checks."""
+    """Nodes with their interfaces, links, groups, certificates, key pairs, checks."""
     scale = f", clock times {plan.clock_scale:g}" if plan.clock_scale != 1 else ""
     console.print(f"Lab {plan.lab} on runtime {plan.runtime}{scale}")
-    for show in (_nodes, _links, _groups, _checks):
+    for show in (_nodes, _links, _groups, _certificates, _key_pairs, _checks):
         show(plan, console)
 
 
@@ -72,12 +72,34 @@ def _groups(plan: Plan, console: Console) -> None:
             group.name,
             group.identity,
             " ".join(group.key_servers),
-            " ".join(group.members),
+            " ".join(f"{name} (refused)" if name in group.refused else name for name in group.members),
             "\n".join(transforms),
             "\n".join(policy),
         )
     console.print()
     console.print(table)
+
+
+def _certificates(plan: Plan, console: Console) -> None:
+    if plan.pki.certificates:
+        table = plain_table("CERTIFICATE OF", "AUTHORITY", "SUBJECT", "NAMES", "KEY", "WRONG ON PURPOSE")
+        for item in plan.pki.certificates:
+            key = f"{item.key_type.name} {item.key_bits}"
+            wrong = [word for word, is_so in (("expired", item.expired), ("revoked", item.revoked)) if is_so]
+            wrong += ["authority"] if item.authority != plan.pki.authorities[0].name else []
+            wrong += ["name"] if item.identity is not None and item.identity not in item.fqdns else []
+            table.add_row(item.node, item.authority, item.subject, " ".join(item.fqdns), key, " ".join(wrong) or "-")
+        console.print()
+        console.print(table)
+
+
+def _key_pairs(plan: Plan, console: Console) -> None:
+    if plan.pki.rsa_keys:
+        table = plain_table("KEY PAIR", "BITS", "ON")
+        for item in plan.pki.rsa_keys:
+            table.add_row(item.label, str(item.bits), " ".join(item.nodes))
+        console.print()
+        console.print(table)
 
 
 def _checks(plan: Plan, console: Console) -> None:

@@ -314,7 +314,7 @@ def _all_of(cls: type[T], call: Call, name: str) -> tuple[T, ...]:
     """The list that is the only argument of a call. Raises DoorError."""
     given = call.args.get(name)
     if not isinstance(given, list) or set(call.args) != {name}:
-        raise bad_argument(call.op, name, "expected a list, and nothing else")
+        raise bad_argument(call.op, name, f"expected a list of {name}, and nothing else")
     try:
         return tuple(from_json(cls, item, f"{name}[{index}]") for index, item in enumerate(given))
     except ConfigurationError as error:

@@ -90,6 +90,16 @@ def test_a_table_down_a_pipe_has_no_blanks_at_its_right(labctl: Labctl) -> None:
     assert [line for line in lines if line != line.rstrip()] == []
 
 
+def test_plan_shows_certificates_with_what_is_wrong_and_key_pairs(labctl: Labctl) -> None:
+    shown = {tuple(line.split()) for line in labctl("plan", "pki").stdout.splitlines()}
+    subject, key = "CN=%s,OU=members,O=pki", ("RSA", "2048")
+    assert ("ce1", "LAB_CA", subject % "ce1", "ce1.lab.example", *key, "-") in shown
+    assert ("ce3", "LAB_CA", subject % "ce3", "ce3.lab.example", *key, "expired") in shown
+    assert ("ce4", "OTHER_CA", subject % "ce4", "ce4.lab.example", *key, "authority") in shown
+    assert ("ce5", "LAB_CA", subject % "ce5", "elsewhere.lab.example", *key, "name") in shown
+    assert ("KS_REKEY_KEY", "2048", "ks1") in shown
+
+
 def test_the_same_file_is_planned_the_same_way_twice(labctl: Labctl) -> None:
     assert labctl("plan", "getvpn-basic", "--json").stdout == labctl("plan", "getvpn-basic", "--json").stdout
 
