@@ -178,7 +178,7 @@ async def _make(directory: LabDirectory, wanted: _Wanted, request: UpRequest, pr
             await _roll_back(directory, error, progress)
         raise
     report = UpReport(plan.lab, runtime.name, False, timing.phases, timing.total, names)
-    _insist(ready, report)
+    _insist(ready, plan, report)
     return report
 
 
@@ -255,7 +255,7 @@ async def _converge(
     ready = await _wait(connection, plan, names, request.timeout, timing, progress)
     await _keys(connection, directory, plan)
     report = UpReport(plan.lab, runtime.name, True, timing.phases, timing.total, starting, changes)
-    _insist(ready, report)
+    _insist(ready, plan, report)
     return report
 
 
@@ -299,9 +299,8 @@ async def _tell_logs(connection: Connection, directory: LabDirectory, names: Seq
 async def _wait(
     connection: Connection, plan: Plan, names: Sequence[str], seconds: float, timing: Timing, progress: Progress
 ) -> dict[str, Any]:
-    refused = [name for group in plan.groups for name in group.refused]
     with timing.phase("ready"):
-        call = await connection.open("wait", nodes=list(names), timeout=seconds, refused=refused)
+        call = await connection.open("wait", nodes=list(names), timeout=seconds, refused=_refused(plan))
         async for item in call:
             progress(_node_changed(item))
         return await call.result()
@@ -326,11 +325,20 @@ def _node_changed(item: dict[str, Any]) -> NodeChanged:
     return NodeChanged(item["node"], item["state"], item.get("reason") or "", float(item.get("elapsed") or 0.0))
 
 
-def _insist(result: dict[str, Any], report: UpReport) -> None:
+def _refused(plan: Plan) -> list[str]:
+    """The members that are to get no keys."""
+    return [name for group in plan.groups for name in group.refused]
+
+
+def _insist(result: dict[str, Any], plan: Plan, report: UpReport) -> None:
     """Raise NotReady, with what each node waits for, unless every node is ready."""
     if result["ready"]:
         return
+    expected = _refused(plan)
     waiting = {name: facts for name, facts in result["nodes"].items() if facts.get("state") != "ready"}
+    # Of those that are to be refused only who failed is worth a word, unless there is nobody else.
+    unexpected = {n: facts for n, facts in waiting.items() if n not in expected or facts.get("state") == "failed"}
+    waiting = unexpected or waiting
     said = "; ".join(f"{name}: {facts.get('reason') or facts.get('state')}" for name, facts in waiting.items())
     raise NotReady(
         f"lab {report.lab} is up, but not ready after {report.seconds:.1f} s: {said}",

@@ -112,6 +112,9 @@ def test_who_is_revoked_gets_no_further_key_and_the_others_come_back(lab: Labctl
     until(lambda: not registered(lab, "ce2"), "the keys of ce2 end")
     until(lambda: "revoked" in group_of(lab, "ce2")["reason"], "ce2 is told why")
     assert "revoked" in lab("pki", "show", "ce2").stdout
+    # Nobody said that ce2 is to be refused; of the others that was said.
+    said = lab.up("--timeout", "1", status=ExitStatus.NOT_READY).stderr
+    assert "ce2: GETVPN_LAB: 172.16.1.2: it refuses our certificate" in said and "ce4: " not in said
     lab("pki", "issue", "ce2")
     until(lambda: registered(lab, "ce2"), "a new certificate has another number")
 

@@ -20,9 +20,11 @@ from labctl.configuration import (
     NodeConfiguration,
     RekeyPolicy,
     RekeyTransport,
+    RsaKeyPair,
     Trustpoint,
     to_json,
 )
+from labctl.crypto.authority import generate_key
 from labctl.door import DoorError
 
 RSA = (IsakmpPolicy(group=DhGroup.ECP256, authentication=Authentication.RSA_SIG),)
@@ -103,7 +105,7 @@ def test_members_with_certificates_register_and_one_that_is_revoked_while_it_run
         run(main(world))
 
 
-def refusal(args: dict[str, Any]) -> DoorError:
+def refusal(args: dict[str, Any], op: str = "trustpoints") -> DoorError:
     """What an agent without a group answers."""
     found: list[DoorError] = []
 
@@ -111,7 +113,7 @@ def refusal(args: dict[str, Any]) -> DoorError:
         async with agent() as node:
             await node.boot()
             with pytest.raises(DoorError) as caught:
-                await node.call("trustpoints", **args)
+                await node.call(op, **args)
             found.append(caught.value)
 
     run(main())
@@ -156,3 +158,48 @@ def test_a_certificate_that_does_not_parse_fails_the_boot_with_a_reason_and_an_o
 
     with World(PLACES[1:]) as world:
         run(main(world))
+
+
+def signing_with(configuration: NodeConfiguration, *pairs: RsaKeyPair) -> NodeConfiguration:
+    """The same key server, with labelled pairs."""
+    rekey = RekeyPolicy(transport=RekeyTransport.UNICAST, key_label="KS_KEY")
+    groups = tuple(replace(group, rekey=rekey) for group in configuration.key_server_groups)
+    return replace(configuration, key_server_groups=groups, rsa_keys=pairs)
+
+
+@pytest.mark.lab
+def test_a_key_server_without_its_pair_says_so_and_takes_one_while_it_runs() -> None:
+    async def main(world: World) -> None:
+        ks, gm1 = [await connected(world.door[name]) for name in ("ks", "gm1")]
+        await ks.boot(signing_with(key_server(MEMBERS)))
+        missing = await ks.events.until(type="log", mnemonic="KS_NO_RSA_KEYS")
+        assert missing["text"] == f"RSA Key - KS_KEY : Not found, Required for group {GROUP}"
+        await gm1.boot(member(1))
+        await gm1.events.until(type="state", state="ready")
+        [group] = (await gm1.call("status"))["groups"]
+        assert group["kek_left"] is None, "a group without a pair has no rekeys"
+        with pytest.raises(DoorError, match="private key"):
+            await ks.call("rsa-keys", rsa_keys=[to_json(RsaKeyPair("KS_KEY", b"0"))])
+        pair = RsaKeyPair("KS_KEY", generate_key("rsa", 2048))
+        assert await ks.call("rsa-keys", rsa_keys=[to_json(pair)]) == {}
+        await gm1.call("gdoi", action="reregister")
+        await gm1.events.until(type="log", mnemonic="SA_KEK_UPDATED")
+        for node in (ks, gm1):
+            await node.connection.close()
+
+    with World(PLACES) as world:
+        run(main(world))
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        ({}, "bad-argument", "expected a list of rsa_keys"),
+        ({"rsa_keys": [{"label": "KS_KEY"}]}, "bad-argument", "rsa_keys[0].private_key: missing"),
+        ({"rsa_keys": []}, "not-served", "this node is no key server"),
+    ],
+)
+def test_key_pairs_are_for_key_servers_and_must_fit(args: dict[str, Any], code: str, says: str) -> None:
+    error = refusal(args, "rsa-keys")
+    assert error.code == code
+    assert says in error.message
