@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "gdoi": "Rekey, clear, evict: orders to key servers and members",
         "pki": "Show, issue and revoke certificates",
         "key": "RSA pairs that sign rekeys: generate, export, import",
+        "counters": "Packets of a node: by interface, SA, policy, drop reason",
         "mroute": "Show the multicast routing of a router",
         "impair": "Delay, lose, reorder: what a link does to packets",
         "capture": "Capture a link or interface (pcapng)",

@@ -1,0 +1,39 @@
+"""What a node has counted: interfaces, the crypto map with its SAs and policy entries, and why packets were dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labctl.lab.directory import LabDirectory
+from labctl.lab.session import opened
+from labctl.lab.standing import require_node
+
+# Why a packet was dropped (labctl.esp.DropReason and the data plane's own), in words that help.
+MEANINGS = {
+    "no-sa": "the policy protects it, and there is no key to send it under",
+    "invalid-spi": "it came under a key that this member does not have",
+    "mac-verify-failed": "its integrity check is wrong: it was changed on its way, or is under another key",
+    "bad-padding": "it decrypted to nonsense",
+    "not-an-ipsec-packet": "it came in clear, and the policy protects it",
+    "selector-mismatch": "what was inside is not what the policy protects",
+    "address-mismatch": "the addresses inside are not those outside: somebody translated them",
+    "fragment-of-esp": "it is a fragment of an encrypted packet: a link in the core is smaller than this one",
+    "malformed": "it is no whole IP packet",
+    "too-big": "encrypted it would not fit the link, and it may not be fragmented",
+    "dummy": "a dummy packet (RFC 4303 2.6)",
+    "sequence-number-exhausted": "its key has no sequence number left",
+    "no-sender-id": "the key server gave no sender ID for a counter-mode key",
+    "expired": "its key's life was over",
+    "fail-close": "there are no keys, and the member fails close",
+    "outbound-lost": "the wire had no room, or was down",
+    "inbound-lost": "the inside had no room, or was down",
+    "outbound-overrun": "packets came from inside faster than they could be encrypted",
+    "inbound-overrun": "packets came from the wire faster than they could be decrypted",
+}
+
+
+async def counters_of(directory: LabDirectory, node: str) -> dict[str, Any]:
+    """The agent's `counters` (docs/internals.md, The agent). Raises BadRequest, NoSuchLab, DoorError."""
+    require_node(directory, node)
+    async with opened(directory) as connection:
+        return await connection.call("node", name=node, op="counters", args={})
