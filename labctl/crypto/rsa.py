@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -19,6 +20,18 @@ class SignatureError(ValueError):
     """A signature does not verify, or a key cannot be read."""
 
 
+# The same few keys verify every rekey: each is read once.
+@lru_cache(maxsize=64)
+def _load_public(data: bytes) -> rsa.RSAPublicKey:
+    try:
+        key = serialization.load_der_public_key(data)
+    except Exception as error:  # the library raises several kinds for hostile octets
+        raise SignatureError(f"not a public key: {error}") from None
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise SignatureError("not an RSA public key")
+    return key
+
+
 @dataclass(frozen=True, slots=True)
 class RsaPublicKey:
     """The public half."""
@@ -28,13 +41,7 @@ class RsaPublicKey:
     @classmethod
     def from_der(cls, data: bytes) -> RsaPublicKey:
         """From a DER SubjectPublicKeyInfo. Raises SignatureError."""
-        try:
-            key = serialization.load_der_public_key(data)
-        except Exception as error:  # the library raises several kinds for hostile octets
-            raise SignatureError(f"not a public key: {error}") from None
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise SignatureError("not an RSA public key")
-        return cls(key)
+        return cls(_load_public(data))
 
     @classmethod
     def from_numbers(cls, modulus: int, exponent: int) -> RsaPublicKey:

@@ -63,6 +63,13 @@ UNDERSTOOD_TEK = {
     SaAttribute.SA_DIRECTION,
     SaAttribute.POLICY_ORDER,
 }
+UNDERSTOOD_KEK = frozenset(KekAttribute)
+
+# From the wire's numbers to our names.
+_KEK_ALGORITHMS = {number: name for name, number in numbers.KEK_ALGORITHMS.items()}
+_SIGNATURE_HASHES = {number: name for name, number in numbers.SIGNATURE_HASHES.items()}
+_TRANSFORMS = {number: name for name, number in numbers.TRANSFORMS.items()}
+_AUTHENTICATIONS = {number: name for name, number in numbers.AUTHENTICATIONS.items()}
 
 
 class PolicyRefused(PeerError):
@@ -166,11 +173,11 @@ def _number(attributes: tuple[Attribute, ...], kind: int) -> int | None:
 
 def read_kek(sak: SaKek) -> KekPolicy:
     """Understand SAK. Raises PolicyRefused for algorithms that we do not have (RFC 6407 5.3.2)."""
-    unknown = [item.kind for item in sak.attributes if item.kind not in tuple(KekAttribute)]
+    unknown = [item.kind for item in sak.attributes if item.kind not in UNDERSTOOD_KEK]
     if unknown:
         raise PolicyRefused(f"SAK attributes {unknown}", NotifyType.ATTRIBUTES_NOT_SUPPORTED)
     algorithm = _number(sak.attributes, KekAttribute.ALGORITHM)
-    encryption = next((name for name, number in numbers.KEK_ALGORITHMS.items() if number == algorithm), None)
+    encryption = _KEK_ALGORITHMS.get(algorithm or 0)
     if encryption is None:
         raise PolicyRefused(f"KEK algorithm {algorithm}")
     bits = _number(sak.attributes, KekAttribute.KEY_LENGTH)
@@ -181,7 +188,7 @@ def read_kek(sak: SaKek) -> KekPolicy:
     if _number(sak.attributes, KekAttribute.SIG_ALGORITHM) != numbers.SIGNATURE_RSA:
         raise PolicyRefused(f"signature algorithm {_number(sak.attributes, KekAttribute.SIG_ALGORITHM)}")
     hash_number = _number(sak.attributes, KekAttribute.SIG_HASH_ALGORITHM)
-    signature_hash = next((name for name, number in numbers.SIGNATURE_HASHES.items() if number == hash_number), None)
+    signature_hash = _SIGNATURE_HASHES.get(hash_number or 0)
     if signature_hash is None:
         raise PolicyRefused(f"signature hash {hash_number}")
     lifetime = _lifetime(_number(sak.attributes, KekAttribute.KEY_LIFETIME) or 0, "a KEK")
@@ -218,7 +225,7 @@ def read_tek(sat: SaTek) -> TekPolicy:
         found = _number(sat.attributes, kind)
         return default if found is None else found
 
-    cipher = next((name for name, number in numbers.TRANSFORMS.items() if number == sat.transform), None)
+    cipher = _TRANSFORMS.get(sat.transform)
     if cipher is None:
         raise PolicyRefused(f"ESP transform {sat.transform}", NotifyType.INVALID_TRANSFORM_ID)
     if value(SaAttribute.ENCAPSULATION_MODE, numbers.TUNNEL_MODE) != numbers.TUNNEL_MODE:
@@ -243,7 +250,7 @@ def _lifetime(seconds: int, what: str) -> int:
 
 
 def _transform(cipher: Cipher, key_bits: int, authentication: int) -> TransformSet:
-    integrity = next((name for name, number in numbers.AUTHENTICATIONS.items() if number == authentication), None)
+    integrity = _AUTHENTICATIONS.get(authentication)
     counter_mode = cipher in (Cipher.AES_GCM, Cipher.AES_GMAC)
     # GCM and GMAC bring their own integrity; an algorithm named beside GMAC (11-13) says the same again.
     if counter_mode:

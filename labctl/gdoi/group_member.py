@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
 from labctl.configuration import (
@@ -55,7 +55,7 @@ from labctl.isakmp.header import ExchangeType, PayloadType
 from labctl.isakmp.main_mode import RandomSource, known, only
 from labctl.isakmp.payloads import Identification, IdType, Nonce, Notification
 from labctl.isakmp.sa import Opened, Phase1Sa
-from labctl.isakmp.timers import Timers
+from labctl.isakmp.timers import Timers, earlier
 
 NONCE_OCTETS = 32
 MAX_EVENTS = 10_000
@@ -100,11 +100,11 @@ class State(Enum):
     PAUSED = "paused"
 
 
-class _Timer(Enum):
-    REGISTER = "register"
-    RESUME = "resume"
-    KEYS = "keys"
-    STRANGE_KEK = "strange KEK"
+class _Timer(IntEnum):
+    REGISTER = 1
+    RESUME = 2
+    KEYS = 3
+    STRANGE_KEK = 4
 
 
 @dataclass(slots=True)
@@ -167,6 +167,14 @@ class GroupMember:
         self._known_spis: deque[int] = deque(maxlen=MAX_KNOWN_SPIS)
         self._timers: Timers[_Timer] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        # Made once: a member that is cut off tries again and again.
+        self._local = Endpoint(membership.local_address)
+        self._servers = tuple(Endpoint(address) for address in membership.key_servers)
+        self._beginnings = tuple(
+            f"Start registration to KS {address} for group {membership.name} using address {membership.local_address}"
+            for address in membership.key_servers
+        )
+        self._waiting = tuple(f"{address}: waiting for its first answer" for address in membership.key_servers)
         self._isakmp = IsakmpEndpoint(
             self,
             policies=policies,
@@ -207,8 +215,7 @@ class GroupMember:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to be called."""
-        deadlines = [self._isakmp.next_deadline(), self._timers.next_deadline()]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earlier(self._isakmp.next_deadline(), self._timers.next_deadline())
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: retransmissions, the next registration, keys that end."""
@@ -364,23 +371,20 @@ class GroupMember:
     # Registration.
 
     def _server(self) -> Endpoint:
-        return Endpoint(self.membership.key_servers[self._index])
+        return self._servers[self._index]
 
     def _attempt(self, now: float) -> None:
         server = self._server()
-        local = Endpoint(self.membership.local_address)
         self.key_server = server.address
         self.attempts += 1
         self._pull = None
-        name = self.membership.name
-        text = f"Start registration to KS {server.address} for group {name} using address {local.address}"
-        self._log("CRYPTO", 5, "GM_REGSTER", text)
+        self._log("CRYPTO", 5, "GM_REGSTER", self._beginnings[self._index])
         association = self._isakmp.association_with(server)
         if association is not None:
             self._request(association, now, reused=True)
             return
-        self._set(State.PHASE1, self.reason or f"{server.address}: waiting for its first answer")
-        self._isakmp.initiate(local, server, now)
+        self._set(State.PHASE1, self.reason or self._waiting[self._index])
+        self._isakmp.initiate(self._local, server, now)
 
     def _failed(self, reason: str, now: float) -> None:
         """This key server did not give us keys: the next one, after a pause once all have failed."""

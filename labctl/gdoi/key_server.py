@@ -38,7 +38,7 @@ from labctl.isakmp.header import ExchangeType, PayloadType
 from labctl.isakmp.main_mode import RandomSource, only
 from labctl.isakmp.payloads import Identification, Nonce, Notification, Payload
 from labctl.isakmp.sa import Opened, Phase1Sa
-from labctl.isakmp.timers import Timers
+from labctl.isakmp.timers import Timers, earlier
 
 NONCE_OCTETS = 32
 
@@ -168,8 +168,7 @@ class KeyServer:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to be called."""
-        deadlines = [self._isakmp.next_deadline(), self._timers.next_deadline()]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earlier(self._isakmp.next_deadline(), self._timers.next_deadline())
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: retransmissions, new keys, rekeys."""

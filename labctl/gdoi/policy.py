@@ -24,7 +24,7 @@ class TrafficEncryptionKey:
 
     def ending(self, expires: float) -> TrafficEncryptionKey:
         """The same key, ended earlier; never later."""
-        return replace(self, expires=min(self.expires, expires))
+        return self if self.expires <= expires else replace(self, expires=expires)
 
     def continuing(self, old: TrafficEncryptionKey | None) -> TrafficEncryptionKey:
         """This key as its owner knew it already: it ends no later than before, and its life is counted from its
@@ -152,8 +152,9 @@ class GroupKeys:
 
     def alive(self, now: float) -> GroupKeys:
         """The same without TEKs that have ended; the same object where there are none."""
-        teks = {spi: tek for spi, tek in self.teks.items() if tek.expires > now}
-        return self if len(teks) == len(self.teks) else replace(self, teks=teks)
+        if all(tek.expires > now for tek in self.teks.values()):
+            return self
+        return replace(self, teks={spi: tek for spi, tek in self.teks.items() if tek.expires > now})
 
     @property
     def needs_sender_id(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labctl.isakmp.errors import MalformedMessage
@@ -46,20 +46,17 @@ class Attribute:
 
 def parse_attributes(reader: Reader) -> tuple[Attribute, ...]:
     """Everything that is left in `reader`, as attributes. Raises MalformedMessage."""
-    return tuple(_each(reader))
-
-
-def _each(reader: Reader) -> Iterator[Attribute]:
-    count = 0
+    found: list[Attribute] = []
     while reader.left:
-        count += 1
-        if count > MAX_ATTRIBUTES:
+        if len(found) >= MAX_ATTRIBUTES:
             raise MalformedMessage(f"more than {MAX_ATTRIBUTES} attributes")
-        kind = reader.u16()
+        # Both forms begin with two numbers: TV's second one is the value.
+        kind, second = reader.two_u16()
         if kind & _BASIC:
-            yield Attribute(kind & ~_BASIC, reader.take(2), True)
+            found.append(Attribute(kind & ~_BASIC, second.to_bytes(2, "big"), True))
         else:
-            yield Attribute(kind, reader.take(reader.u16()), False)
+            found.append(Attribute(kind, reader.take(second), False))
+    return tuple(found)
 
 
 def pack_attributes(attributes: Iterable[Attribute]) -> bytes:
@@ -69,7 +66,10 @@ def pack_attributes(attributes: Iterable[Attribute]) -> bytes:
 
 def single(attributes: Iterable[Attribute], kind: int) -> Attribute | None:
     """The attribute of a kind, None if absent. Raises MalformedMessage if it stands there twice."""
-    found = [attribute for attribute in attributes if attribute.kind == kind]
-    if len(found) > 1:
-        raise MalformedMessage(f"attribute {kind} stands there {len(found)} times")
-    return found[0] if found else None
+    found = None
+    for attribute in attributes:
+        if attribute.kind == kind:
+            if found is not None:
+                raise MalformedMessage(f"attribute {kind} stands there more than once")
+            found = attribute
+    return found

@@ -16,6 +16,11 @@ class Endpoint:
     address: IPv4Address
     port: int = GDOI_PORT
 
+    @property
+    def packed(self) -> bytes:
+        """Six octets: address and port in network order."""
+        return self.address.packed + self.port.to_bytes(2, "big")
+
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
 

@@ -186,7 +186,7 @@ class IsakmpEndpoint:
         """Take a datagram. Whatever it holds, nothing is raised: a MessageDropped event says why it led to nothing."""
         try:
             header = Header.parse(datagram.data)
-            digest = crypto.digest(Hash.SHA256, str(datagram.source).encode(), datagram.data)
+            digest = crypto.digest(Hash.SHA256, datagram.source.packed, datagram.data)
             if self._resend(digest, now):
                 return
             self._dispatch(Received(header, datagram, digest), now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
@@ -130,4 +130,12 @@ class Header:
 
     def with_length(self, length: int) -> Header:
         """The same header for a message of `length` octets."""
-        return replace(self, length=length)
+        return Header(
+            self.initiator_cookie,
+            self.responder_cookie,
+            self.next_payload,
+            self.exchange,
+            self.flags,
+            self.message_id,
+            length,
+        )

@@ -127,10 +127,9 @@ class MainMode:
         """Message 1 of an initiator. Raises CredentialMissing."""
         self._doi = doi
         try:
-            self._offer = proposals.offer(self._terms.policies, doi, self._usable)
+            self._offer, self._offer_body = proposals.packed_offer(self._terms.policies, doi, self._usable)
         except proposals.CannotProve as error:
             raise self._terms.credentials.missing(error.wanted, self.peer.address) from None
-        self._offer_body = self._offer.pack()
         return self._clear([self._offer, *(VendorId(data) for data in vendor.OURS)])
 
     def answer_offer(self, header: Header, data: bytes) -> bytes:

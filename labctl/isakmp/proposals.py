@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from labctl.configuration import Authentication, DhGroup, Encryption, Hash, IsakmpPolicy
 from labctl.isakmp.attributes import Attribute
@@ -57,13 +58,11 @@ class CannotProve(Exception):
         self.wanted = frozenset(wanted)
 
 
-def offer(
-    policies: Sequence[IsakmpPolicy], doi: int = Doi.GDOI, usable: Collection[Method] = WITHOUT_CERTIFICATES
-) -> SecurityAssociation:
-    """Our policies by priority: one proposal, a transform for each method that we can prove ourselves with.
-
-    Raises CannotProve where that leaves nothing.
-    """
+# A member makes the same offer at every phase 1 of its life.
+@lru_cache(maxsize=64)
+def _offer(
+    policies: tuple[IsakmpPolicy, ...], doi: int, usable: frozenset[Method]
+) -> tuple[SecurityAssociation, bytes]:
     ordered = sorted(policies, key=lambda policy: policy.priority)
     offered = [(policy, method) for policy in ordered for method in METHODS[policy.authentication] if method in usable]
     if not offered:
@@ -73,7 +72,25 @@ def offer(
         for number, (policy, method) in enumerate(offered, start=1)
     )
     proposal = Proposal(1, PROTOCOL_ISAKMP, b"", transforms)
-    return SecurityAssociation(doi, SITUATION_IDENTITY_ONLY if doi == Doi.IPSEC else 0, (proposal,))
+    made = SecurityAssociation(doi, SITUATION_IDENTITY_ONLY if doi == Doi.IPSEC else 0, (proposal,))
+    return made, made.pack()
+
+
+def offer(
+    policies: Sequence[IsakmpPolicy], doi: int = Doi.GDOI, usable: Collection[Method] = WITHOUT_CERTIFICATES
+) -> SecurityAssociation:
+    """Our policies by priority: one proposal, a transform for each method that we can prove ourselves with.
+
+    Raises CannotProve where that leaves nothing.
+    """
+    return packed_offer(policies, doi, usable)[0]
+
+
+def packed_offer(
+    policies: Sequence[IsakmpPolicy], doi: int = Doi.GDOI, usable: Collection[Method] = WITHOUT_CERTIFICATES
+) -> tuple[SecurityAssociation, bytes]:
+    """`offer`, and its octets, the body of the SA payload."""
+    return _offer(tuple(policies), doi, frozenset(usable))
 
 
 def attributes_of(policy: IsakmpPolicy, method: Method) -> tuple[Attribute, ...]:
@@ -97,6 +114,8 @@ def method_of(transform: Transform) -> Method | None:
     return next((known for known in Method if numbers == [known]), None)
 
 
+# A key server reads the same offers all the time.
+@lru_cache(maxsize=256)
 def read_transform(transform: Transform) -> IsakmpPolicy | None:
     """A peer's transform as a policy; None where it holds what we do not understand."""
     values: dict[int, int] = {}

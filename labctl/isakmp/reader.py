@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 from labctl.isakmp.errors import MalformedMessage
+
+_GENERIC, _TWO = struct.Struct("!BBH"), struct.Struct("!HH")
 
 
 class Reader:
@@ -47,12 +51,28 @@ class Reader:
 
     def u8(self) -> int:
         """One octet."""
-        return self._data[self._advance(1)]
+        position = self._position
+        if position >= self._end:
+            self._advance(1)
+        self._position = position + 1
+        return self._data[position]
 
     def u16(self) -> int:
         """Two octets, network order."""
         start = self._advance(2)
         return self._data[start] << 8 | self._data[start + 1]
+
+    def two_u16(self) -> tuple[int, int]:
+        """Twice two octets, network order."""
+        start = self._advance(_TWO.size)
+        found: tuple[int, int] = _TWO.unpack_from(self._data, start)
+        return found
+
+    def generic_header(self) -> tuple[int, int, int]:
+        """A generic payload header (RFC 2408 3.2): next payload, reserved octet, length."""
+        start = self._advance(_GENERIC.size)
+        found: tuple[int, int, int] = _GENERIC.unpack_from(self._data, start)
+        return found
 
     def u32(self) -> int:
         """Four octets, network order."""
@@ -61,13 +81,13 @@ class Reader:
 
     def restrict_to(self, count: int) -> Reader:
         """A reader of the next `count` octets, which this one skips."""
-        if count < 0 or count > self.left:
+        start = self._position
+        if count < 0 or start + count > self._end:
             raise MalformedMessage(f"a length of {count} octets, {self.left} left")
-        inner = Reader(self._data, self._position, self._position + count)
-        self._position += count
-        return inner
+        self._position = start + count
+        return Reader(self._data, start, start + count)
 
     def finish(self, what: str) -> None:
         """Raises MalformedMessage if octets are left."""
-        if self.left:
+        if self._position != self._end:
             raise MalformedMessage(f"{self.left} octets too many in {what}")

@@ -39,9 +39,14 @@ class Timers(Generic[K]):
 
     def next_deadline(self) -> float | None:
         """The earliest deadline."""
-        while self._heap and self._current.get(self._heap[0][2], (0.0, -1))[1] != self._heap[0][1]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            deadline, order, key = heap[0]
+            current = self._current.get(key)
+            if current is not None and current[1] == order:
+                return deadline
+            heapq.heappop(heap)
+        return None
 
     def pop_due(self, now: float) -> K | None:
         """A key whose deadline has come, its timer stopped; None when there is no more."""
@@ -57,3 +62,10 @@ class Timers(Generic[K]):
         if len(self._heap) > 2 * len(self._current) + SLACK:
             self._heap = [(deadline, order, key) for key, (deadline, order) in self._current.items()]
             heapq.heapify(self._heap)
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The earlier of two deadlines; None where neither is."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

@@ -7,11 +7,10 @@ end, which takes a key's life at most.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address
 
 from labctl.configuration import RekeyTransport
 from labctl.gdoi.timing import Timing
@@ -28,6 +27,9 @@ SMALL = 64
 
 class Invariant(Enum):
     """The sentence that is shown."""
+
+    # Counted at every look: an enumeration's own hash is that of its name, computed anew each time.
+    __hash__ = object.__hash__
 
     DECRYPT = "registered members of one key server decrypt each other"
     REGISTERED = "who reaches a key server is registered in the time the rules give"
@@ -58,15 +60,7 @@ class Invariants:
     limits: Limits = field(default_factory=Limits)
     checks: Counter[Invariant] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
-    # Members that something of the present keeps from a key server.
-    cut: set[IPv4Address] = field(default_factory=set)
-    # Until when a member is not judged by what it holds.
-    _healed: dict[IPv4Address, float] = field(default_factory=dict)
     _owners: dict[tuple[int, bytes, int], tuple[str, int]] = field(default_factory=dict)
-    # SPIs of a key server when it evicted a member.
-    _known: dict[IPv4Address, frozenset[int]] = field(default_factory=dict)
-    # Members that an operator told to forget their policy.
-    _cleared: set[IPv4Address] = field(default_factory=set)
 
     @property
     def registration_seconds(self) -> float:
@@ -93,22 +87,22 @@ class Invariants:
         if seconds is None:
             member.disturbed = now
         until = now + (self.healing_seconds if seconds is None else seconds)
-        self._healed[member.address] = max(self._healed.get(member.address, 0.0), until)
+        member.healed = max(member.healed, until)
 
     def evicted(self, member: Member, known: Iterable[int]) -> None:
         """From now on it gets no key but these."""
         member.evicted = True
-        self._known[member.address] = self._known.get(member.address, member.held).union(known)
+        member.known = (member.held if member.known is None else member.known).union(known)
 
     def allowed(self, member: Member, now: float) -> None:
         """It may come back."""
         member.evicted = False
-        self._known.pop(member.address, None)
+        member.known = None
         self.disturbed(member, now)
 
     def cleared(self, member: Member) -> None:
         """An operator had it forget its policy, until it is registered again."""
-        self._cleared.add(member.address)
+        member.cleared = True
 
     def called_back(self, member: Member, now: float, seconds: float) -> None:
         """It was told to register again, or somebody made it believe so: it does within so many seconds."""
@@ -136,10 +130,10 @@ class Invariants:
         keys = None if engine is None else engine.keys
         if engine is None or keys is None:
             return
-        self._cleared.discard(member.address)
-        if (known := self._known.get(member.address)) is not None:
+        member.cleared = False
+        if member.known is not None:
             self.checks[Invariant.EVICTED] += 1
-            if new := member.held - known:
+            if new := member.held - member.known:
                 self._violated(Invariant.EVICTED, now, f"{member.name} has {_spis(new)}")
         # An SA keeps the sender IDs that it was made with (labctl.node.roles): a later registration brings others.
         member.sender_ids = {spi: member.sender_ids.get(spi, keys.sender_ids) for spi in member.held}
@@ -165,27 +159,25 @@ class Invariants:
 
     def decrypting(self, now: float) -> None:
         """Compare what members send under with what the others hold."""
-        served: dict[tuple[IPv4Address, int], list[Member]] = defaultdict(list)
+        served: dict[tuple[str, int], list[Member]] = {}
         for member in self.members:
-            if member.served_by is not None and member.held and not member.evicted and self._judged(member, now):
-                served[member.served_by].append(member)
+            if member.held and now >= member.healed and not member.cut and not member.evicted and member.served_by:
+                served.setdefault(member.served_by, []).append(member)
         for members in served.values():
             if len(members) < 2:
                 continue
             self.checks[Invariant.DECRYPT] += 1
-            common = frozenset.intersection(*(member.held for member in members))
+            common = frozenset.intersection(*{member.held for member in members})
             for sender in members:
-                if missing := sender.sending - common:
+                if not sender.sending <= common:
+                    missing = sender.sending - common
                     deaf = next(member for member in members if missing - member.held)
                     what = f"{deaf.name} does not hold {_spis(missing)} of {sender.name}"
                     self._violated(Invariant.DECRYPT, now, what)
 
-    def _judged(self, member: Member, now: float) -> bool:
-        return member.address not in self.cut and now >= self._healed.get(member.address, 0.0)
-
     def _in_time(self, member: Member, now: float) -> None:
         engine = member.member
-        if engine is None or member.evicted or member.address in self.cut:
+        if engine is None or member.evicted or member.cut:
             return
         self.checks[Invariant.REGISTERED] += 1
         since = member.unregistered_since
@@ -200,9 +192,9 @@ class Invariants:
         keys = engine.keys
         self.checks[Invariant.CLEAR] += 1
         if keys is None:
-            if member.successes and not member.evicted and member.address not in self._cleared:
+            if member.successes and not member.evicted and not member.cleared:
                 self._violated(Invariant.CLEAR, now, f"{member.name} has no policy any more")
-                self._cleared.add(member.address)
+                member.cleared = True
             return
         self.checks[Invariant.LIFE] += 1
         for spi in member.sending:

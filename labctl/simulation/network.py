@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -34,7 +33,7 @@ class Network:
 
     def reaches(self, one: IPv4Address, other: IPv4Address) -> bool:
         """True if no partition stands between two parties."""
-        return all((one in inside) == (other in inside) for inside in self.partitions)
+        return not self.partitions or all((one in inside) == (other in inside) for inside in self.partitions)
 
     def join(self, group: IPv4Address | None, member: IPv4Address) -> None:
         """The member is in that multicast group and in no other."""
@@ -43,26 +42,25 @@ class Network:
         if group is not None:
             self.joined.setdefault(group, set()).add(member)
 
-    def receivers(self, destination: IPv4Address) -> list[IPv4Address]:
-        """Who a datagram is for, in a fixed order."""
-        if destination.is_multicast:
-            return sorted(self.joined.get(destination, ()))
-        return [destination]
+    def receivers(self, group: IPv4Address) -> list[IPv4Address]:
+        """The members of a multicast group, in a fixed order."""
+        return sorted(self.joined.get(group, ()))
 
-    def arrivals(self, source: IPv4Address, receiver: IPv4Address) -> Iterator[float]:
+    def arrivals(self, source: IPv4Address, receiver: IPv4Address) -> tuple[float, ...]:
         """How long each copy of a datagram takes; none if it is lost."""
         counts, conditions, chance = self.counts, self.conditions, self.chance
         counts.sent += 1
         if not self.reaches(source, receiver):
             counts.cut += 1
-            return
+            return ()
         if conditions.loss and chance.random() < conditions.loss:
             counts.lost += 1
-            return
-        yield self._delay()
+            return ()
+        first = self._delay()
         if conditions.duplication and chance.random() < conditions.duplication:
             counts.duplicated += 1
-            yield self._delay()
+            return first, self._delay()
+        return (first,)
 
     def _delay(self) -> float:
         conditions, chance = self.conditions, self.chance

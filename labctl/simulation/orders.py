@@ -82,7 +82,7 @@ def _forgotten(world: World, server: Server) -> None:
     assert server.key_server is not None
     known = server.key_server.group(world.scenario.group.name).members
     for member in world.members:
-        if member.served_by == (server.address, server.life) and member.address not in known:
+        if member.served_by == (server.name, server.life) and member.address not in known:
             world.invariants.disturbed(member, world.now, world.invariants.healing_seconds)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from labctl.configuration import GroupMembership, PreSharedKey
 from labctl.crypto import RsaPrivateKey
 from labctl.gdoi import GroupMember, KeyServer
-from labctl.gdoi.events import Event
-from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.endpoint import Limits
 from labctl.simulation.scenario import Scenario
 
@@ -33,16 +31,6 @@ class Party:
     wake: float | None = None
     # When the network or a fault last got in its way.
     disturbed: float = 0.0
-
-    def receive(self, datagram: Datagram, now: float) -> None:
-        """Hand it a datagram; nobody there loses it."""
-        if self.engine is not None:
-            self.engine.receive_datagram(datagram, now)
-
-    def events(self) -> Iterator[Event]:
-        """What it has to tell."""
-        while self.engine is not None and (event := self.engine.next_event()) is not None:
-            yield event
 
     def crash(self) -> None:
         """Everything it knew is gone."""
@@ -83,8 +71,16 @@ class Server(Party):
 class Member(Party):
     """A group member. `served_by` is the key server, and its life, that gave it the keys it has."""
 
-    served_by: tuple[IPv4Address, int] | None = None
+    served_by: tuple[str, int] | None = None
     evicted: bool = False
+    # Keys of a key server when it evicted this member: it may hold no others.
+    known: frozenset[int] | None = None
+    # Something of the present keeps it from a key server.
+    cut: bool = False
+    # Until when it is not judged by what it holds.
+    healed: float = 0.0
+    # An operator told it to forget its policy, until it is registered again.
+    cleared: bool = False
     # SPIs of the keys that it holds and sends under, and the sender IDs that each was installed with.
     held: frozenset[int] = frozenset()
     sending: frozenset[int] = frozenset()

@@ -8,8 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from ipaddress import IPv4Address
+from typing import Any
 
 from labctl.crypto import RsaPrivateKey
 from labctl.gdoi.events import KeysLost, LogMessage, PolicyInstalled, RekeyAddress
@@ -62,34 +61,35 @@ class World:
         ]
         self.members = [Member(f"m{item + 1}", scenario.member_address(item)) for item in range(scenario.members)]
         self.by_name: dict[str, Party] = {party.name: party for party in (*self.servers, *self.members)}
-        self._by_address: dict[IPv4Address, Party] = {party.address: party for party in self.by_name.values()}
+        # By the address as a number: IPv4Address hashes its text anew each time.
+        self._by_address: dict[int, Party] = {int(party.address): party for party in self.by_name.values()}
         self.invariants = Invariants(scenario, self.members)
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = itertools.count()
         self._recorded: deque[Datagram] = deque(maxlen=RECORDED)
         self._record = scenario.faults.replays.per_day > 0
         self._look = max(SHORTEST_LOOK, min(sa.tek_lifetime for sa in scenario.group.sas) / LOOKS_PER_LIFE)
         for server in self.servers:
-            self.at(0.0, partial(self.boot, server))
+            self.at(0.0, self.boot, server)
         for member in self.members:
-            self.at(1.0 + self.chance.random() * scenario.arrival, partial(self.boot, member))
+            self.at(1.0 + self.chance.random() * scenario.arrival, self.boot, member)
         for order in scenario.orders:
-            self.at(order.at, partial(self.carry_out, order))
+            self.at(order.at, self.carry_out, order)
         self.at(self._look, self._look_around)
 
     # Time.
 
-    def at(self, moment: float, action: Callable[[], None]) -> None:
+    def at(self, moment: float, action: Callable[..., None], *arguments: Any) -> None:
         """Do something then."""
-        heapq.heappush(self._queue, (moment, next(self._order), action))
+        heapq.heappush(self._queue, (moment, next(self._order), action, arguments))
 
     def run(self, until: float) -> None:
         """Let time pass."""
         queue = self._queue
         while queue and queue[0][0] <= until:
-            self.now, _, action = heapq.heappop(queue)
+            self.now, _, action, arguments = heapq.heappop(queue)
             self.counts.events += 1
-            action()
+            action(*arguments)
         self.now = until
         self.invariants.look(self.now)
         for member in self.members:
@@ -137,16 +137,13 @@ class World:
 
     def reachability(self) -> None:
         """Who is kept from a key server has changed."""
-        before = self.invariants.cut
         reaches, servers = self.network.reaches, self.servers
-        after = {
-            member.address
-            for member in self.members
-            if not all(server.engine is not None and reaches(member.address, server.address) for server in servers)
-        }
-        self.invariants.cut = after
         for member in self.members:
-            if member.address in before or member.address in after:
+            before = member.cut
+            member.cut = not all(
+                server.engine is not None and reaches(member.address, server.address) for server in servers
+            )
+            if before or member.cut:
                 self.invariants.disturbed(member, self.now)
 
     def carry_out(self, order: Order) -> None:
@@ -167,17 +164,18 @@ class World:
             return
         for datagram in engine.datagrams_to_send():
             self._send(datagram)
-        if isinstance(party, Member):
-            self._note(party)
-        for event in party.events():
+        member = party if isinstance(party, Member) else None
+        if member is not None:
+            self._note(member)
+        while (event := engine.next_event()) is not None:
             if isinstance(event, LogMessage):
                 self.timeline.log(self.now, party.name, event)
-            elif isinstance(party, Member):
-                self._member_event(party, event)
+            elif member is not None:
+                self._member_event(member, event)
         deadline = engine.next_deadline()
         if deadline is not None and deadline != party.wake:
             party.wake = deadline
-            self.at(max(deadline, self.now), partial(self._wake, party, deadline, party.life))
+            self.at(max(deadline, self.now), self._wake, party, deadline, party.life)
 
     def _wake(self, party: Party, deadline: float, life: int) -> None:
         if party.engine is None or party.life != life or party.wake != deadline:
@@ -189,23 +187,29 @@ class World:
     def _send(self, datagram: Datagram) -> None:
         if self._record and datagram.data[_EXCHANGE] == ExchangeType.GROUPKEY_PUSH:
             self._recorded.append(datagram)
-        source = datagram.source.address
-        for receiver in self.network.receivers(datagram.destination.address):
-            arrivals = list(self.network.arrivals(source, receiver))
+        source = self._by_address[int(datagram.source.address)]
+        for receiver in self._receivers(datagram):
+            arrivals = self.network.arrivals(source.address, receiver.address)
             for delay in arrivals:
-                self.at(self.now + delay, partial(self._deliver, receiver, datagram))
+                self.at(self.now + delay, self._deliver, receiver, datagram)
             if not arrivals:
-                for address in (source, receiver):
-                    party = self._by_address.get(address)
+                for party in (source, receiver):
                     if isinstance(party, Member):
                         self.invariants.disturbed(party, self.now)
 
-    def _deliver(self, receiver: IPv4Address, datagram: Datagram) -> None:
-        party = self._by_address.get(receiver)
-        if party is None or party.engine is None:
+    def _receivers(self, datagram: Datagram) -> list[Party]:
+        """Who a datagram is for, in a fixed order; nobody where the address is nobody's."""
+        destination = datagram.destination.address
+        party = self._by_address.get(int(destination))
+        if party is not None:
+            return [party]
+        return [self._by_address[int(address)] for address in self.network.receivers(destination)]
+
+    def _deliver(self, party: Party, datagram: Datagram) -> None:
+        if party.engine is None:
             return
         self.network.counts.delivered += 1
-        party.receive(datagram, self.now)
+        party.engine.receive_datagram(datagram, self.now)
         self._follow(party)
 
     def replay(self) -> None:
@@ -213,11 +217,10 @@ class World:
         if self._recorded:
             datagram = self.chance.choice(self._recorded)
             self.timeline.say(self.now, "attacker", f"sends a recorded rekey to {datagram.destination.address} again")
-            for receiver in self.network.receivers(datagram.destination.address):
-                party = self._by_address.get(receiver)
-                if isinstance(party, Member):
+            for receiver in self._receivers(datagram):
+                if isinstance(receiver, Member):
                     # It may be under a KEK that a member of a key tree never knew, and thinks that it has missed.
-                    self.invariants.called_back(party, self.now, self.invariants.missing_seconds)
+                    self.invariants.called_back(receiver, self.now, self.invariants.missing_seconds)
                 self._deliver(receiver, datagram)
 
     # What members tell.
@@ -250,8 +253,8 @@ class World:
                 self.counts.again.add(party.name)
                 self.invariants.registered_again(party, self.now)
             party.successes = engine.successes
-            server = self._by_address.get(engine.registered_with) if engine.registered_with is not None else None
-            party.served_by = None if server is None else (server.address, server.life)
+            server = None if engine.registered_with is None else self._by_address.get(int(engine.registered_with))
+            party.served_by = None if server is None else (server.name, server.life)
         if engine.rekeys.received != party.rekeys:
             self.counts.rekeys_taken += engine.rekeys.received - party.rekeys
             party.rekeys = engine.rekeys.received

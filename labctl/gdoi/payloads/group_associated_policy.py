@@ -10,6 +10,8 @@ from labctl.isakmp.attributes import Attribute, pack_attributes, parse_attribute
 from labctl.isakmp.header import PayloadType
 from labctl.isakmp.reader import Reader
 
+_KNOWN = frozenset(GapAttribute)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupAssociatedPolicy:
@@ -38,4 +40,4 @@ class GroupAssociatedPolicy:
     @property
     def unknown(self) -> tuple[int, ...]:
         """Attributes that a conforming member must refuse (RFC 6407 5.4)."""
-        return tuple(item.kind for item in self.attributes if item.kind not in tuple(GapAttribute))
+        return tuple(item.kind for item in self.attributes if item.kind not in _KNOWN)

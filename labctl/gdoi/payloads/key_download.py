@@ -16,7 +16,7 @@ PACKET_HEADER_OCTETS = 4
 # More packets than any policy has TEKs.
 MAX_KEY_PACKETS = 1024
 
-SPI_SIZES = {KdType.TEK: 4, KdType.KEK: 16, KdType.LKH: 16, KdType.SID: 0}
+SPI_SIZES: dict[int, int] = {KdType.TEK: 4, KdType.KEK: 16, KdType.LKH: 16, KdType.SID: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,12 @@ class KeyPacket:
 
     @classmethod
     def parse(cls, reader: Reader) -> KeyPacket:
-        kind, _, length = reader.u8(), reader.u8(), reader.u16()
+        kind, _, length = reader.generic_header()
         if length < PACKET_HEADER_OCTETS + 1:
             raise MalformedMessage(f"a key packet of {length} octets")
         body = reader.restrict_to(length - PACKET_HEADER_OCTETS)
         spi = body.take(body.u8())
-        expected = next((size for known, size in SPI_SIZES.items() if known == kind), len(spi))
-        if len(spi) != expected:
+        if len(spi) != SPI_SIZES.get(kind, len(spi)):
             raise MalformedMessage(f"a key packet of type {kind} with an SPI of {len(spi)} octets")
         return cls(kind, spi, parse_attributes(body))
 

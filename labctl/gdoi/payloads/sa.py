@@ -40,7 +40,7 @@ class GdoiSa:
         gap: GroupAssociatedPolicy | None = None
         teks: list[SaTek] = []
         while kind != PayloadType.NONE:
-            following, _, length = reader.u8(), reader.u8(), reader.u16()
+            following, _, length = reader.generic_header()
             if length < GENERIC_OCTETS:
                 raise MalformedMessage(f"a payload of {length} octets inside SA")
             body = reader.restrict_to(length - GENERIC_OCTETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar
 
@@ -46,22 +47,28 @@ class Selector:
     @property
     def network(self) -> Network:
         """The prefix it selects. Raises PeerError for what is no prefix."""
-        size = len(self.data)
-        try:
-            if self.kind == IdType.IPV4_ADDR and size == 4:
-                return IPv4Network((self.data, 32))
-            if self.kind == IdType.IPV6_ADDR and size == 16:
-                return IPv6Network((self.data, 128))
-            if self.kind == IdType.IPV4_ADDR_SUBNET and size == 8:
-                return IPv4Network((self.data[:4], _prefix_length(self.data[4:])))
-            if self.kind == IdType.IPV6_ADDR_SUBNET and size == 32:
-                return IPv6Network((self.data[:16], _prefix_length(self.data[16:])))
-            # Any source of a multi-sender group (RFC 3547, RFC 6407 5.5.1.1): no data, or three octets of zero.
-            if self.kind in (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET) and self.data in (b"", bytes(3)):
-                return IPv4Network("0.0.0.0/0")
-        except ValueError as error:
-            raise PeerError(f"a selector that is no prefix: {error}", NotifyType.INVALID_ID_INFORMATION) from None
-        raise PeerError(f"a selector of type {self.kind} with {size} octets", NotifyType.INVALID_ID_INFORMATION)
+        return _network(self.kind, self.data)
+
+
+# A member reads the same few selectors at every rekey.
+@lru_cache(maxsize=1024)
+def _network(kind: int, data: bytes) -> Network:
+    size = len(data)
+    try:
+        if kind == IdType.IPV4_ADDR and size == 4:
+            return IPv4Network((data, 32))
+        if kind == IdType.IPV6_ADDR and size == 16:
+            return IPv6Network((data, 128))
+        if kind == IdType.IPV4_ADDR_SUBNET and size == 8:
+            return IPv4Network((data[:4], _prefix_length(data[4:])))
+        if kind == IdType.IPV6_ADDR_SUBNET and size == 32:
+            return IPv6Network((data[:16], _prefix_length(data[16:])))
+        # Any source of a multi-sender group (RFC 3547, RFC 6407 5.5.1.1): no data, or three octets of zero.
+        if kind in (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET) and data in (b"", bytes(3)):
+            return IPv4Network("0.0.0.0/0")
+    except ValueError as error:
+        raise PeerError(f"a selector that is no prefix: {error}", NotifyType.INVALID_ID_INFORMATION) from None
+    raise PeerError(f"a selector of type {kind} with {size} octets", NotifyType.INVALID_ID_INFORMATION)
 
 
 def _prefix_length(mask: bytes) -> int:

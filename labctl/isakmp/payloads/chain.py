@@ -58,20 +58,21 @@ def parse_chain(
     """
     found: list[Chained] = []
     kind = first
-    while kind != PayloadType.NONE:
+    known = _parsers if parsers is None else {**_parsers, **parsers}
+    while kind:  # PayloadType.NONE ends a chain
         if len(found) >= MAX_PAYLOADS:
             raise MalformedMessage(f"more than {MAX_PAYLOADS} payloads")
-        parser = (parsers or {}).get(kind) or _parsers.get(kind)
+        parser = known.get(kind)
         if parser is None:
             raise PeerError(f"payload type {kind} is not known here", NotifyType.INVALID_PAYLOAD_TYPE)
-        following, reserved, length = reader.u8(), reader.u8(), reader.u16()
+        whole = reader.peek()
+        following, _, length = reader.generic_header()
         if length < GENERIC_OCTETS:
             raise MalformedMessage(f"a payload of {length} octets")
         body = reader.restrict_to(length - GENERIC_OCTETS)
-        octets = body.peek()
         payload = parser(body)
         body.finish(type(payload).__name__)
-        found.append(Chained(payload, bytes((following, reserved)) + length.to_bytes(2, "big") + octets))
+        found.append(Chained(payload, whole[:length]))
         kind = following
     if not padded:
         reader.finish("the message")
@@ -89,5 +90,10 @@ def pack_payload(payload: Payload, following: int) -> bytes:
 
 def pack_chain(payloads: Sequence[Payload], last: int = PayloadType.NONE) -> bytes:
     """Octets of a chain; its type goes into whatever stands before it. `last` follows the last payload."""
-    kinds = [payload.TYPE for payload in payloads[1:]] + [last]
-    return b"".join(pack_payload(payload, kind) for payload, kind in zip(payloads, kinds, strict=True))
+    packed: list[bytes] = []
+    following = last
+    for payload in reversed(payloads):
+        packed.append(pack_payload(payload, following))
+        following = payload.TYPE
+    packed.reverse()
+    return b"".join(packed)

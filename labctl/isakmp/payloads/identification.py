@@ -31,7 +31,7 @@ class IdType(IntEnum):
 
 
 # Fixed sizes of the address types.
-SIZES = {
+SIZES: dict[int, int] = {
     IdType.IPV4_ADDR: 4,
     IdType.IPV4_ADDR_SUBNET: 8,
     IdType.IPV4_ADDR_RANGE: 8,
@@ -60,8 +60,7 @@ class Identification:
     def parse(cls, reader: Reader) -> Identification:
         kind, protocol, port = reader.u8(), reader.u8(), reader.u16()
         data = reader.rest()
-        expected = next((size for known, size in SIZES.items() if known == kind), None)
-        if expected is not None and len(data) != expected:
+        if len(data) != SIZES.get(kind, len(data)):
             raise MalformedMessage(f"an identity of type {kind} with {len(data)} octets")
         return cls(kind, data, protocol, port)
 

@@ -49,7 +49,7 @@ class Proposal:
         spi = reader.take(spi_size)
         transforms = []
         for index in range(count):
-            following, _, length = reader.u8(), reader.u8(), reader.u16()
+            following, _, length = reader.generic_header()
             expected = PayloadType.TRANSFORM if index < count - 1 else PayloadType.NONE
             if following != expected or length < GENERIC_OCTETS:
                 raise MalformedMessage("the chain of transforms does not fit its count")
@@ -80,7 +80,7 @@ class SecurityAssociation:
         proposals = []
         more = True
         while more:
-            following, _, length = reader.u8(), reader.u8(), reader.u16()
+            following, _, length = reader.generic_header()
             if following not in (PayloadType.PROPOSAL, PayloadType.NONE) or length < GENERIC_OCTETS:
                 raise MalformedMessage("the chain of proposals is broken")
             body = reader.restrict_to(length - GENERIC_OCTETS)
