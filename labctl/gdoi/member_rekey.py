@@ -12,8 +12,17 @@ from labctl.gdoi.numbers import SaProtocol
 from labctl.gdoi.payloads import KeyDownload
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.push import Push
-from labctl.isakmp.errors import MalformedMessage
+from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
 from labctl.isakmp.payloads import Identification
+
+# Remaining lives travel in whole seconds, and the network takes its time: less than this is no age.
+ROUNDING = 2.0
+
+
+class StaleRekey(PeerError):
+    """A rekey of long ago."""
+
+    notify = NotifyType.INVALID_KEY_INFORMATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ def apply_push(push: Push, under: KeyEncryptionKey, keys: GroupKeys, now: float)
     policy = read_policy(push.sa, now)
     sequence = push.sequence if policy.kek is not None and policy.kek.spi == under.spi else 0
     try:
-        told = combine(policy, push.keys, sequence, held)
+        told = _told(policy, push.keys, sequence, held, now)
     except NotAddressed:
         if not kek_deleted:
             raise
@@ -73,8 +82,47 @@ def _told_without_kek(policy: Policy, keys: KeyDownload, held: GroupKeys, now: f
     """The TEKs of a rekey, whose lives may have been shortened, and no KEK any more."""
     if not policy.teks:
         return replace(held, kek=None)
-    told = combine(replace(policy, kek=None), keys, 0, held)
+    told = _told(replace(policy, kek=None), keys, 0, held, now)
     return replace(told.succeeding(held, now), kek=None)
+
+
+def _told(policy: Policy, keys: KeyDownload, sequence: int, held: GroupKeys, now: float) -> GroupKeys:
+    """What a rekey brings to a member that holds `held`, without the time that has passed since it was made."""
+    told = combine(policy, keys, sequence, held)
+    age = age_of(told, held, now)
+    if age > 0:
+        told = combine(replace(policy, received=now - age), keys, sequence, held)
+    return _living(told, now)
+
+
+def age_of(told: GroupKeys, held: GroupKeys, now: float) -> float:
+    """How long before `now` a rekey was made (seconds, 0 where it cannot be told, or is no more than rounding).
+
+    A rekey says what was left of its keys when it was made, not when that was. Whoever holds it back, or sends late
+    what a member has missed, would lengthen their lives. Keys that the member holds, or held, tell how old it is.
+    """
+    ends: list[tuple[float, float]] = []
+    if told.kek is not None and held.kek is not None and told.kek.spi == held.kek.spi:
+        ends.append((told.kek.expires, held.kek.expires))
+    for spi, tek in told.teks.items():
+        known = held.teks.get(spi)
+        if known is not None and known.mark == tek.mark:
+            ends.append((tek.expires, known.expires))
+        elif (spi, tek.mark) in held.ended:
+            ends.append((tek.expires, held.ended[spi, tek.mark]))
+    age = max((said - known for said, known in ends), default=0.0)
+    return age if age > ROUNDING else 0.0
+
+
+def _living(told: GroupKeys, now: float) -> GroupKeys:
+    """What a rekey brought without keys that have ended since it was made. Raises StaleRekey where a rule has none."""
+    if all(tek.expires > now for tek in told.teks.values()):
+        return told
+    teks = {spi: tek for spi, tek in told.teks.items() if tek.expires > now}
+    rules = tuple(replace(rule, spis=tuple(spi for spi in rule.spis if spi in teks)) for rule in told.rules)
+    if any(before.spis and not after.spis for before, after in zip(told.rules, rules, strict=True)):
+        raise StaleRekey("a rekey so late that its keys have ended")
+    return replace(told, rules=rules, teks=teks)
 
 
 def _deletes(push: Push, keys: GroupKeys) -> tuple[frozenset[int], bool]:

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from labctl import crypto
 from labctl.configuration import AccessListEntry, Action, Encryption, Hash, TransformSet
 from labctl.gdoi.key_path import KeyPath
+
+# TEKs whose end a member remembers.
+ENDED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,11 @@ class TrafficEncryptionKey:
     integrity_key: bytes = field(repr=False)
     lifetime: float
     expires: float
+
+    @property
+    def mark(self) -> bytes:
+        """Eight octets that tell this key from another with its SPI, and nothing of the key."""
+        return crypto.digest(Hash.SHA256, b"labctl TEK", self.encryption_key, self.integrity_key)[:8]
 
     def ending(self, expires: float) -> TrafficEncryptionKey:
         """The same key, ended earlier; never later."""
@@ -114,6 +123,9 @@ class GroupKeys:
     path: KeyPath | None = None
     # Permit entries of the key server that there was no room for.
     ignored: int = 0
+    # When TEKs ended that were held before, by SPI and mark, for the last ENDED of them: they tell the age of a rekey
+    # that brings them again.
+    ended: Mapping[tuple[int, bytes], float] = field(default_factory=dict)
 
     def succeeding(self, old: GroupKeys | None, now: float, *, rekey: bool = True) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.
@@ -140,7 +152,7 @@ class GroupKeys:
         if kek is not None and old.kek is not None and kek.spi == old.kek.spi:
             kek = replace(kek, sequence=max(kek.sequence, old.kek.sequence))
         rules = tuple(rule.succeeding(known_rules.get(rule.entry), teks) for rule in self.rules)
-        return replace(self, rules=rules, teks=teks, kek=kek, activations=activations)
+        return replace(self, rules=rules, teks=teks, kek=kek, activations=activations, ended=old.ended)
 
     def _replaced(self, living: Set[int], fresh: Set[int]) -> Set[int]:
         """Of the keys that lived before: those that fresh ones came for, and those that no rule names any more.
@@ -154,7 +166,12 @@ class GroupKeys:
         """The same without TEKs that have ended; the same object where there are none."""
         if all(tek.expires > now for tek in self.teks.values()):
             return self
-        return replace(self, teks={spi: tek for spi, tek in self.teks.items() if tek.expires > now})
+        ended = {**self.ended, **{(spi, tek.mark): tek.expires for spi, tek in self.teks.items() if tek.expires <= now}}
+        return replace(
+            self,
+            teks={spi: tek for spi, tek in self.teks.items() if tek.expires > now},
+            ended=dict(list(ended.items())[-ENDED:]),
+        )
 
     @property
     def needs_sender_id(self) -> bool:

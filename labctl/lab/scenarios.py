@@ -14,7 +14,9 @@ from labctl.lab.find import topology_file
 from labctl.simulation.scenario import (
     DAY,
     MOST_MEMBERS,
+    PLAIN,
     Faults,
+    MemberTraits,
     NetworkConditions,
     Order,
     OrderKind,
@@ -48,7 +50,9 @@ FAULTS = {
 _REKEYS = IPv4Address("239.192.0.1")
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
 _AT_SERVER = (OrderKind.REKEY, OrderKind.REPLACE_NOW, OrderKind.CLEAR_MEMBERS, OrderKind.CLEAR_MEMBERS_NOW)
+_POLICY = (OrderKind.RECEIVE_ONLY, OrderKind.BOTH_WAYS, OrderKind.TEK_LIFETIME)
 _LONGER = (OrderKind.CUT, OrderKind.RESTART)
+_TIMED = (*_LONGER, OrderKind.TEK_LIFETIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,12 @@ def order(text: str, scenario: Scenario) -> Order:
     kind, party = kinds[words[1]], words[2]
     servers = [f"ks{number + 1}" for number in range(scenario.key_servers)]
     members = [f"m{number + 1}" for number in range(scenario.members)]
-    takers = servers if kind in _AT_SERVER else servers + members if kind in _LONGER else members
+    takers = servers if kind in _AT_SERVER + _POLICY else servers + members if kind in _LONGER else members
     if party not in takers:
         shown = ", ".join(takers[:8]) + (" ..." if len(takers) > 8 else "")
         raise BadRequest(f"{text!r}: {party!r} cannot {kind.value}", f"one of {shown}")
-    if (len(words) == 4) != (kind in _LONGER):
-        raise BadRequest(f"{text!r}: {kind.value} {'needs' if kind in _LONGER else 'has no'} duration")
+    if (len(words) == 4) != (kind in _TIMED):
+        raise BadRequest(f"{text!r}: {kind.value} {'needs' if kind in _TIMED else 'has no'} duration")
     return Order(duration(words[0]), kind, party, duration(words[3]) if len(words) == 4 else 0.0)
 
 
@@ -126,6 +130,7 @@ def scenario_of(
         duration=seconds,
         network=network,
         faults=faults,
+        traits=_traits(planned, group.name),
     )
     return replace(scenario, orders=tuple(order(text, scenario) for text in orders))
 
@@ -142,6 +147,22 @@ def _group(planned: Plan, name: str | None) -> tuple[KeyServerGroup, tuple[Isakm
     node = planned.node(wanted.key_servers[0]).configuration
     group = next(group for group in node.key_server_groups if group.name == wanted.name)
     return replace(group, authorized=(), authorized_identities=None), node.isakmp_policies
+
+
+def _traits(planned: Plan, group: str) -> tuple[MemberTraits, ...]:
+    """How the members of a group are configured in the topology; more members than it has are like them in turn."""
+    found = [
+        MemberTraits(
+            membership.fail_close is not None,
+            membership.fail_close_revert,
+            membership.passive,
+            membership.recovery_check,
+        )
+        for node in planned.nodes
+        for membership in node.configuration.memberships
+        if membership.name == group
+    ]
+    return tuple(found) or (PLAIN,)
 
 
 def _changed(group: KeyServerGroup, changes: Changes) -> KeyServerGroup:

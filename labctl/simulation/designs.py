@@ -25,7 +25,17 @@ from labctl.configuration import (
     SaIpsec,
     TransformSet,
 )
-from labctl.simulation.scenario import DAY, FIRST_KEY_SERVER, HOUR, Faults, NetworkConditions, Rate, Scenario
+from labctl.simulation.scenario import (
+    DAY,
+    FIRST_KEY_SERVER,
+    HOUR,
+    PLAIN,
+    Faults,
+    MemberTraits,
+    NetworkConditions,
+    Rate,
+    Scenario,
+)
 
 GROUP = "SIMULATED"
 _SITES = IPv4Network("10.0.0.0/8")
@@ -43,6 +53,14 @@ _TREES = 0.4
 
 _SHORTEST_TEK, _LONGEST_TEK = 4 * HOUR, 4 * DAY
 
+# Members of one group may be configured one way or another.
+_TRAITS = (
+    (PLAIN,),
+    (MemberTraits(fail_close=True),),
+    (MemberTraits(fail_close=True, fail_close_revert=True), MemberTraits(recovery_check=300)),
+    (MemberTraits(recovery_check=60), MemberTraits(fail_close=True, recovery_check=600), MemberTraits(passive=True)),
+)
+
 
 def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
     """The design of a seed."""
@@ -57,13 +75,15 @@ def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
         isakmp_policies=ISAKMP,
         members=chance.randint(2, 4),
         key_servers=chance.choice((1, 1, 1, 2)),
+        groups=chance.choice((1, 1, 1, 2)),
+        traits=chance.choice(_TRAITS),
         duration=duration,
         network=_network(chance),
         faults=Faults(
             partitions=Rate(_rate(chance, 0.3), 1.0, DAY),
             member_restarts=Rate(_rate(chance, 0.3), 1.0, DAY),
             key_server_restarts=Rate(_rate(chance, 0.1), 1.0, DAY / 6),
-            orders=Rate(_rate(chance, 0.5), 60.0, HOUR),
+            orders=Rate(_rate(chance, 0.5), 60.0, 10 * DAY),
             replays=Rate(_rate(chance, 1.0)),
         ),
     )

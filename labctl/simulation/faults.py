@@ -11,6 +11,9 @@ from labctl.simulation.scenario import DAY, Order, OrderKind, Rate
 from labctl.simulation.world import World
 
 _AT_SERVER = (OrderKind.REKEY, OrderKind.REPLACE_NOW, OrderKind.CLEAR_MEMBERS, OrderKind.CLEAR_MEMBERS_NOW)
+_POLICY = (OrderKind.RECEIVE_ONLY, OrderKind.BOTH_WAYS, OrderKind.BOTH_WAYS, OrderKind.TEK_LIFETIME)
+# What a policy that somebody changes makes of the life of keys.
+_SHORTER, _LONGER = 0.6, 1.4
 _AT_MEMBER = (OrderKind.CLEAR, OrderKind.REREGISTER, OrderKind.EVICT)
 
 
@@ -63,12 +66,14 @@ def _server_restart(world: World, rate: Rate, chance: random.Random) -> Callable
 
 
 def _order(world: World, rate: Rate, chance: random.Random) -> Callable[[], None]:
-    kind = chance.choice(_AT_SERVER + _AT_MEMBER)
-    party = chance.choice(world.servers).name if kind in _AT_SERVER else chance.choice(world.members).name
+    kind = chance.choice(_AT_SERVER + _AT_MEMBER + _POLICY)
+    party = chance.choice(world.members if kind in _AT_MEMBER else world.servers).name
     back = _duration(rate, chance)
+    group = world.scenario.group
+    life = min(chance.uniform(_SHORTER, _LONGER) * group.sas[0].tek_lifetime, group.rekey.lifetime)
 
     def give() -> None:
-        carry_out(world, Order(world.now, kind, party))
+        carry_out(world, Order(world.now, kind, party, life if kind is OrderKind.TEK_LIFETIME else 0.0))
         if kind is OrderKind.EVICT:
             world.at(world.now + back, partial(carry_out, world, Order(world.now + back, OrderKind.ALLOW, party)))
 

@@ -12,14 +12,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from labctl.configuration import RekeyTransport
+from labctl.configuration import KeyServerGroup, RekeyTransport
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.endpoint import Limits
+from labctl.simulation.crossing import protected_packet
 from labctl.simulation.parties import Member
 from labctl.simulation.scenario import Scenario
 
 # What a registration takes beyond waiting: eight messages with the network's delay, and a key server with much to do.
 REGISTRATION_SLACK = 30.0
+
+# A key's remaining life travels in whole seconds, and a rekey may wait for a batch: so much longer may a member keep a
+# key, beside the age of the copy that it got.
+LATE = 10.0
+
+# Rounding of times.
+INSTANT = 1e-6
 
 # Members are compared at every change in groups up to this size; in larger ones at every look.
 SMALL = 64
@@ -34,11 +42,14 @@ class Invariant(Enum):
     DECRYPT = "registered members of one key server decrypt each other"
     REGISTERED = "who reaches a key server is registered in the time the rules give"
     LIFE = "no key is used past its life"
+    LENGTH = "no member's key lives longer than the key server made it to"
     NONCE = "no key is used with one sender ID by two members"
     EVICTED = "no evicted member gets a key that was made after its eviction"
+    EXCLUDED = "nobody sends under a key that an evicted member still has"
     REPLAY = "no rekey is taken twice"
     CLEAR = "who has a policy keeps it: what it protects never leaves in clear"
     STAYED = "in a group with a key tree nobody registers again on another's account"
+    FAIL_CLOSE = "nothing protected leaves a member that fails close in clear, with keys or without"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,17 @@ class Invariants:
     limits: Limits = field(default_factory=Limits)
     checks: Counter[Invariant] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    # The longest life of TEKs that was configured so far.
+    longest_tek: float = 0.0
     _owners: dict[tuple[int, bytes, int], tuple[str, int]] = field(default_factory=dict)
+    # When each key ends, as its key server made it.
+    _made: dict[int, float] = field(default_factory=dict)
+    # What the policy protects, for example.
+    _packet: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.configured([self.scenario.group])
+        self._packet = protected_packet([entry for sa in self.scenario.group.sas for entry in sa.policy])
 
     @property
     def registration_seconds(self) -> float:
@@ -71,9 +92,19 @@ class Invariants:
     @property
     def healing_seconds(self) -> float:
         """How long a member may lack a key that others have: until it registers before its own ends."""
+        return self.longest_tek + self._copies + self.registration_seconds
+
+    @property
+    def _copies(self) -> float:
+        """How late the last copy of a rekey is."""
         rekey = self.scenario.group.rekey
-        copies = rekey.retransmit_interval * rekey.retransmit_count
-        return max(sa.tek_lifetime for sa in self.scenario.group.sas) + copies + self.registration_seconds
+        return float(rekey.retransmit_interval * rekey.retransmit_count)
+
+    @property
+    def _slowest(self) -> float:
+        """What the slowest datagram of the network takes."""
+        network = self.scenario.network
+        return network.delay * (11 if network.reordering else 1) + network.jitter
 
     @property
     def missing_seconds(self) -> float:
@@ -82,16 +113,36 @@ class Invariants:
 
     # What happens.
 
-    def disturbed(self, member: Member, now: float, seconds: float | None = None) -> None:
-        """The network or an order got in a member's way; `seconds` is what healing takes, if it is not a whole life."""
-        if seconds is None:
+    def configured(self, groups: Iterable[KeyServerGroup]) -> None:
+        """The policy of the groups is, or will be, this."""
+        self.longest_tek = max(self.longest_tek, *(sa.tek_lifetime for group in groups for sa in group.sas))
+
+    def disturbed(self, member: Member, now: float, seconds: float | None = None, *, by_chance: bool = True) -> None:
+        """The network or an order got in a member's way; `seconds` is what healing takes, if it is not a whole life.
+
+        Not `by_chance`: it spoke to somebody whom it cannot reach, while it may reach others.
+        """
+        if seconds is None and by_chance:
             member.disturbed = now
         until = now + (self.healing_seconds if seconds is None else seconds)
         member.healed = max(member.healed, until)
 
-    def evicted(self, member: Member, known: Iterable[int]) -> None:
+    def made(self, spi: int, expires: float, now: float) -> None:
+        """A key server has made a key for a life until then; that it ends it earlier is not told everybody."""
+        if self._made.get(spi, now) <= now:  # an SPI may come again once its key has ended
+            self._made[spi] = expires
+
+    def sent_until(self, member: Member, now: float) -> None:
+        """Until now a member has sent under the keys that it sends under."""
+        self.checks[Invariant.LIFE] += 1
+        for spi in member.sending:
+            if member.ends.get(spi, now) < now - INSTANT:
+                self._violated(Invariant.LIFE, now, f"{member.name} sent under {_spis([spi])} until now")
+
+    def evicted(self, member: Member, known: Iterable[int], now: float) -> None:
         """From now on it gets no key but these."""
         member.evicted = True
+        member.evicted_at = now
         member.known = (member.held if member.known is None else member.known).union(known)
 
     def allowed(self, member: Member, now: float) -> None:
@@ -114,7 +165,7 @@ class Invariants:
         if not rekey.key_tree or (rekey.transport is RekeyTransport.MULTICAST and rekey.address is None):
             return
         self.checks[Invariant.STAYED] += 1
-        if self._judged(member, now) and now >= member.called_back:
+        if not member.cut and now >= member.healed and now >= member.called_back:
             self._violated(Invariant.STAYED, now, f"{member.name} did, for no reason of its own")
 
     def took_rekey(self, member: Member, kek: bytes, sequence: int, now: float) -> None:
@@ -126,11 +177,18 @@ class Invariants:
 
     def installed(self, member: Member, now: float) -> None:
         """A member's keys have changed."""
+        self.closed(member, now)
         engine = member.member
         keys = None if engine is None else engine.keys
         if engine is None or keys is None:
             return
         member.cleared = False
+        late = self._copies + self._slowest + LATE
+        for spi, tek in keys.teks.items():
+            self.checks[Invariant.LENGTH] += 1
+            if tek.expires > self._made.get(spi, tek.expires) + late:
+                over = tek.expires - self._made[spi]
+                self._violated(Invariant.LENGTH, now, f"{member.name} keeps {_spis([spi])} for {over:.0f} s too long")
         if member.known is not None:
             self.checks[Invariant.EVICTED] += 1
             if new := member.held - member.known:
@@ -156,10 +214,31 @@ class Invariants:
         for member in self.members:
             self._in_time(member, now)
             self._alive(member, now)
+            self.closed(member, now)
+            if member.evicted and now > member.evicted_at + self.healing_seconds:
+                self._excluded(member, now)
+
+    def closed(self, member: Member, now: float) -> None:
+        """A member that fails close sends nothing in clear, but where the policy itself says so."""
+        crossing = member.crossing
+        if member.engine is None or not member.traits.fail_close or self._packet is None:
+            return
+        self.checks[Invariant.FAIL_CLOSE] += 1
+        if not crossing.receive_only and crossing.clear(self._packet):
+            self._violated(Invariant.FAIL_CLOSE, now, f"{member.name} sends in clear")
+
+    def _excluded(self, evicted: Member, now: float) -> None:
+        """After a key's life at the latest, an evicted member reads nobody any more."""
+        self.checks[Invariant.EXCLUDED] += 1
+        for sender in self.members:
+            known = sender.sending & evicted.held
+            if known and not sender.evicted and now >= sender.healed and not sender.cut:
+                what = f"{sender.name} sends under {_spis(known)}, which {evicted.name} has"
+                self._violated(Invariant.EXCLUDED, now, what)
 
     def decrypting(self, now: float) -> None:
         """Compare what members send under with what the others hold."""
-        served: dict[tuple[str, int], list[Member]] = {}
+        served: dict[tuple[str, int, str], list[Member]] = {}
         for member in self.members:
             if member.held and now >= member.healed and not member.cut and not member.evicted and member.served_by:
                 served.setdefault(member.served_by, []).append(member)
@@ -177,7 +256,7 @@ class Invariants:
 
     def _in_time(self, member: Member, now: float) -> None:
         engine = member.member
-        if engine is None or member.evicted or member.cut:
+        if engine is None or member.evicted or member.alone:
             return
         self.checks[Invariant.REGISTERED] += 1
         since = member.unregistered_since
@@ -191,15 +270,22 @@ class Invariants:
             return
         keys = engine.keys
         self.checks[Invariant.CLEAR] += 1
+        forgotten = keys is None or self._in_clear(member)
+        if forgotten and member.successes and not member.evicted and not member.cleared:
+            self._violated(Invariant.CLEAR, now, f"{member.name} has no policy any more")
+            member.cleared = True
         if keys is None:
-            if member.successes and not member.evicted and not member.cleared:
-                self._violated(Invariant.CLEAR, now, f"{member.name} has no policy any more")
-                member.cleared = True
             return
         self.checks[Invariant.LIFE] += 1
         for spi in member.sending:
             if spi not in keys.teks or keys.teks[spi].expires <= now:
                 self._violated(Invariant.LIFE, now, f"{member.name} sends under {_spis([spi])}")
+
+    def _in_clear(self, member: Member) -> bool:
+        """A member with a policy lets out what that protects."""
+        if self._packet is None or member.traits.fail_close or member.crossing.receive_only:
+            return False
+        return member.crossing.clear(self._packet)
 
     def _violated(self, invariant: Invariant, now: float, what: str) -> None:
         self.violations.append(Violation(invariant, now, what))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from labctl.configuration import KeyServerGroup
 from labctl.simulation.parties import Member, Party, Server
 from labctl.simulation.scenario import Order, OrderKind
 
@@ -39,8 +42,32 @@ def carry_out(world: World, order: Order) -> None:
             _about(world, server, party, order.kind)
         return
     assert isinstance(party, Server)
-    _at_server(world, party, order.kind)
+    if order.kind in _POLICY:
+        world.configure(_POLICY[order.kind](order))
+        return
+    for group in world.groups:
+        _at_server(world, party, group, order.kind)
     world.acted(party)
+
+
+def _receive_only(_: Order) -> Callable[[KeyServerGroup], KeyServerGroup]:
+    return lambda group: replace(group, receive_only=True)
+
+
+def _both_ways(_: Order) -> Callable[[KeyServerGroup], KeyServerGroup]:
+    return lambda group: replace(group, receive_only=False)
+
+
+def _tek_lifetime(order: Order) -> Callable[[KeyServerGroup], KeyServerGroup]:
+    return lambda group: replace(group, sas=tuple(replace(sa, tek_lifetime=int(order.duration)) for sa in group.sas))
+
+
+# Orders that change what key servers have configured.
+_POLICY = {
+    OrderKind.RECEIVE_ONLY: _receive_only,
+    OrderKind.BOTH_WAYS: _both_ways,
+    OrderKind.TEK_LIFETIME: _tek_lifetime,
+}
 
 
 def _at_member(world: World, member: Member, kind: OrderKind) -> None:
@@ -54,8 +81,8 @@ def _at_member(world: World, member: Member, kind: OrderKind) -> None:
         engine.reregister(world.now)
 
 
-def _at_server(world: World, server: Server, kind: OrderKind) -> None:
-    engine, group = server.key_server, world.scenario.group
+def _at_server(world: World, server: Server, group: KeyServerGroup, kind: OrderKind) -> None:
+    engine = server.key_server
     assert engine is not None
     _forgotten(world, server)
     if kind in (OrderKind.REKEY, OrderKind.REPLACE_NOW):
@@ -80,9 +107,9 @@ def _at_server(world: World, server: Server, kind: OrderKind) -> None:
 def _forgotten(world: World, server: Server) -> None:
     """Members that a key server does not have on its list any more cannot be told: they come back for their keys."""
     assert server.key_server is not None
-    known = server.key_server.group(world.scenario.group.name).members
     for member in world.members:
-        if member.served_by == (server.name, server.life) and member.address not in known:
+        known = server.key_server.group(member.group).members
+        if member.served_by == (server.name, server.life, member.group) and member.address not in known:
             world.invariants.disturbed(member, world.now, world.invariants.healing_seconds)
 
 
@@ -94,17 +121,17 @@ def _wiped(world: World) -> None:
 
 
 def _about(world: World, server: Server, member: Member, kind: OrderKind) -> None:
-    engine, group = server.key_server, world.scenario.group.name
+    engine, group = server.key_server, member.group
     if engine is None:
         if kind is OrderKind.EVICT:
-            world.invariants.evicted(member, ())  # it is told when it boots
+            world.invariants.evicted(member, (), world.now)  # it is told when it boots
         else:
             world.invariants.allowed(member, world.now)
         return
     if kind is OrderKind.EVICT:
         _forgotten(world, server)
         known = [tek.spi for status in engine.status(world.now) for tek in status.teks]
-        world.invariants.evicted(member, known)
+        world.invariants.evicted(member, known, world.now)
         engine.evict(group, member.address, world.now)
     else:
         engine.allow(group, member.address)

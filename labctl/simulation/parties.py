@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from labctl.configuration import GroupMembership, PreSharedKey
+from labctl.configuration import GroupMembership, KeyServerGroup, PreSharedKey
 from labctl.crypto import RsaPrivateKey
 from labctl.gdoi import GroupMember, KeyServer
 from labctl.isakmp.endpoint import Limits
-from labctl.simulation.scenario import Scenario
+from labctl.simulation.crossing import Crossing
+from labctl.simulation.scenario import PLAIN, MemberTraits, Scenario
 
 # One secret for all: authentication is not what is simulated.
 SECRET = b"simulated"
@@ -40,7 +41,9 @@ class Party:
 
 @dataclass(slots=True, eq=False)
 class Server(Party):
-    """A key server."""
+    """A key server; `number` from 0."""
+
+    number: int = 0
 
     @property
     def key_server(self) -> KeyServer | None:
@@ -48,12 +51,13 @@ class Server(Party):
         assert self.engine is None or isinstance(self.engine, KeyServer)
         return self.engine
 
-    def start(self, scenario: Scenario, number: int, key: RsaPrivateKey, chance: random.Random) -> None:
+    def start(
+        self, scenario: Scenario, groups: Sequence[KeyServerGroup], key: RsaPrivateKey, chance: random.Random
+    ) -> None:
         """Boot, with the same signing key as before."""
         self.life += 1
-        group = replace(scenario.group, address=self.address, key_server_id=number)
         self.engine = KeyServer(
-            [group],
+            [self.own(group) for group in groups],
             scenario.isakmp_policies,
             [PreSharedKey(scenario.member_address(item), SECRET) for item in range(scenario.members)],
             random=octets(chance),
@@ -61,22 +65,32 @@ class Server(Party):
             limits=Limits(events=EVENTS),
         )
 
-    def revoke(self, scenario: Scenario, addresses: Sequence[IPv4Address]) -> None:
+    def own(self, group: KeyServerGroup) -> KeyServerGroup:
+        """The configuration of a group as this key server has it."""
+        return replace(group, address=self.address, key_server_id=self.number)
+
+    def revoke(self, group: str, addresses: Sequence[IPv4Address]) -> None:
         """Let these members in no more, before any of them has come."""
         if self.key_server is not None:
-            self.key_server.group(scenario.group.name).revoked.update(addresses)
+            self.key_server.group(group).revoked.update(addresses)
 
 
 @dataclass(slots=True, eq=False)
 class Member(Party):
-    """A group member. `served_by` is the key server, and its life, that gave it the keys it has."""
+    """A group member; `number` from 0. `served_by` is the key server, its life, and the group, of the keys it has."""
 
-    served_by: tuple[str, int] | None = None
+    number: int = 0
+    group: str = ""
+    traits: MemberTraits = PLAIN
+    crossing: Crossing = field(default_factory=Crossing)
+    served_by: tuple[str, int, str] | None = None
     evicted: bool = False
+    evicted_at: float = 0.0
     # Keys of a key server when it evicted this member: it may hold no others.
     known: frozenset[int] | None = None
-    # Something of the present keeps it from a key server.
+    # Something of the present keeps it from a key server; from every one.
     cut: bool = False
+    alone: bool = False
     # Until when it is not judged by what it holds.
     healed: float = 0.0
     # An operator told it to forget its policy, until it is registered again.
@@ -85,6 +99,8 @@ class Member(Party):
     held: frozenset[int] = frozenset()
     sending: frozenset[int] = frozenset()
     sender_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    # When its keys end, as it knows.
+    ends: dict[int, float] = field(default_factory=dict)
     successes: int = 0
     rekeys: int = 0
     # Until when an order, or somebody's replay, is reason enough to register again.
@@ -105,7 +121,18 @@ class Member(Party):
         """Boot and register."""
         self.life += 1
         servers = tuple(scenario.key_server_address(item) for item in range(scenario.key_servers))
-        membership = GroupMembership(scenario.group.name, scenario.identity, servers, "eth0", self.address)
+        group = scenario.numbered_group(scenario.group_of(self.number))
+        membership = GroupMembership(
+            group.name,
+            group.identity,
+            servers,
+            "eth0",
+            self.address,
+            fail_close=() if self.traits.fail_close else None,
+            fail_close_revert=self.traits.fail_close_revert,
+            passive=self.traits.passive,
+            recovery_check=self.traits.recovery_check,
+        )
         keys = [PreSharedKey(server, SECRET) for server in servers]
         engine = GroupMember(membership, scenario.isakmp_policies, keys, random=octets(chance))
         self.engine = engine
@@ -114,6 +141,8 @@ class Member(Party):
         self.successes = self.rekeys = 0
         self.taken = set()
         self.sender_ids = {}
+        self.ends = {}
+        self.crossing = Crossing(membership)
         self.unregistered_since = self.accounted = now
         engine.start(now)
 

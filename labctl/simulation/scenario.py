@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
 
@@ -15,6 +15,9 @@ DAY = 86400.0
 FIRST_KEY_SERVER = IPv4Address("172.16.0.1")
 FIRST_MEMBER = IPv4Address("172.20.0.1")
 MOST_MEMBERS = 1 << 18
+
+# Identities of the second group and those after it.
+OTHER_IDENTITIES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,10 @@ class Faults:
 
 
 class OrderKind(Enum):
-    """What a scenario can have somebody do at a time. The party named is a member (m1...) or a key server (ks1...)."""
+    """What a scenario can have somebody do at a time. The party named is a member (m1...) or a key server (ks1...).
+
+    The policy is changed (RECEIVE_ONLY, BOTH_WAYS, TEK_LIFETIME) on every key server: it counts from the next rekey on.
+    """
 
     REKEY = "rekey"
     REPLACE_NOW = "replace-now"
@@ -66,13 +72,16 @@ class OrderKind(Enum):
     ALLOW = "allow"
     CLEAR = "clear"
     REREGISTER = "reregister"
+    RECEIVE_ONLY = "receive-only"
+    BOTH_WAYS = "both-ways"
+    TEK_LIFETIME = "tek-lifetime"
     CUT = "cut"
     RESTART = "restart"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """At a time, for `duration` where it takes time (a cut, the down time of a restart)."""
+    """At a time, for `duration` where it takes time (a cut, the down time of a restart, the life of new TEKs)."""
 
     at: float
     kind: OrderKind
@@ -81,8 +90,25 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberTraits:
+    """How a member is configured (reference/cisco-getvpn.md 2.7, 2.8). `recovery_check` in seconds."""
+
+    fail_close: bool = False
+    fail_close_revert: bool = False
+    passive: bool = False
+    recovery_check: int | None = None
+
+
+PLAIN = MemberTraits()
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
-    """A design under test. `group` is the key servers' configuration, its address replaced by each one's own."""
+    """A design under test. `group` is the key servers' configuration, its address replaced by each one's own.
+
+    With several `groups`, all alike but for identity and multicast address, members are in one after the other. They
+    have the `traits` in turn.
+    """
 
     name: str
     group: KeyServerGroup
@@ -95,11 +121,28 @@ class Scenario:
     network: NetworkConditions = NetworkConditions()
     faults: Faults = Faults()
     orders: tuple[Order, ...] = field(default_factory=tuple)
+    groups: int = 1
+    traits: tuple[MemberTraits, ...] = (PLAIN,)
 
-    @property
-    def identity(self) -> GroupIdentity:
-        """The group's."""
-        return self.group.identity
+    def numbered_group(self, number: int) -> KeyServerGroup:
+        """Group `number`, from 0, as its key servers have it."""
+        if not number:
+            return self.group
+        address = self.group.rekey.address
+        return replace(
+            self.group,
+            name=f"{self.group.name}-{number + 1}",
+            identity=GroupIdentity(number=OTHER_IDENTITIES + number),
+            rekey=replace(self.group.rekey, address=None if address is None else address + number),
+        )
+
+    def group_of(self, member: int) -> int:
+        """The number of the group that a member is in."""
+        return member % self.groups
+
+    def traits_of(self, member: int) -> MemberTraits:
+        """How member `member`, from 0, is configured."""
+        return self.traits[member % len(self.traits)]
 
     def member_address(self, number: int) -> IPv4Address:
         """Of member `number`, from 0."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from labctl.configuration import KeyServerGroup
 from labctl.crypto import RsaPrivateKey
-from labctl.gdoi.events import KeysLost, LogMessage, PolicyInstalled, RekeyAddress
+from labctl.gdoi.events import KeysLost, LogMessage, PolicyInstalled, RekeyAddress, StateChanged
 from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.header import ExchangeType
 from labctl.simulation.invariants import Invariants
@@ -56,10 +57,22 @@ class World:
         self.chance = random.Random(seed)
         self._key = key
         self.network = Network(scenario.network, random.Random(self.chance.getrandbits(64)))
+        # As the key servers have them configured now.
+        self.groups = [scenario.numbered_group(item) for item in range(scenario.groups)]
         self.servers = [
-            Server(f"ks{item + 1}", scenario.key_server_address(item)) for item in range(scenario.key_servers)
+            Server(f"ks{item + 1}", scenario.key_server_address(item), number=item)
+            for item in range(scenario.key_servers)
         ]
-        self.members = [Member(f"m{item + 1}", scenario.member_address(item)) for item in range(scenario.members)]
+        self.members = [
+            Member(
+                f"m{item + 1}",
+                scenario.member_address(item),
+                number=item,
+                group=self.groups[scenario.group_of(item)].name,
+                traits=scenario.traits_of(item),
+            )
+            for item in range(scenario.members)
+        ]
         self.by_name: dict[str, Party] = {party.name: party for party in (*self.servers, *self.members)}
         # By the address as a number: IPv4Address hashes its text anew each time.
         self._by_address: dict[int, Party] = {int(party.address): party for party in self.by_name.values()}
@@ -96,10 +109,36 @@ class World:
             self._account(member)
 
     def _look_around(self) -> None:
+        self._exchange_data()
         self.invariants.look(self.now)
         self.at(self.now + self._look, self._look_around)
 
+    def _exchange_data(self) -> None:
+        """Everybody sends to everybody: who hears a key that it does not have may recover (`client recovery-check`)."""
+        for member in self.members:
+            engine = member.member
+            if engine is None or member.traits.recovery_check is None or not member.held:
+                continue
+            for sender in self.members:
+                unknown = sender.served_by == member.served_by and not sender.sending <= member.held
+                if unknown and self.network.reaches(sender.address, member.address):
+                    self.invariants.called_back(member, self.now, self.invariants.registration_seconds)
+                    engine.data_plane_error("a packet with an unknown SPI", self.now)
+                    self._follow(member)
+                    break
+
     # Parties.
+
+    def configure(self, change: Callable[[KeyServerGroup], KeyServerGroup]) -> None:
+        """Change the policy of every group on every key server, from the next rekey on."""
+        self.groups = [change(group) for group in self.groups]
+        self.invariants.configured(self.groups)
+        for server in self.servers:
+            engine = server.key_server
+            if engine is not None:
+                for group in self.groups:
+                    engine.reconfigure(server.own(group))
+                self._follow(server)
 
     def boot(self, party: Party) -> None:
         """Start a party that is down."""
@@ -107,20 +146,24 @@ class World:
             return
         chance = random.Random(self.chance.getrandbits(64))
         if isinstance(party, Server):
-            party.start(self.scenario, self.servers.index(party), self._key, chance)
+            party.start(self.scenario, self.groups, self._key, chance)
             # Whom an operator shut out stays out: that is configuration.
-            party.revoke(self.scenario, [member.address for member in self.members if member.evicted])
+            for member in self.members:
+                if member.evicted:
+                    party.revoke(member.group, [member.address])
             self.disturb_all()
         elif isinstance(party, Member):
             party.start(self.scenario, self.now, chance)
             self.invariants.disturbed(party, self.now, 0.0)
             party.disturbed = self.now
+            self.invariants.closed(party, self.now)
         self._follow(party)
 
     def crash(self, party: Party) -> None:
         """It loses everything it knows."""
         if isinstance(party, Member):
             party.held = party.sending = frozenset()
+            party.ends = {}
             self.network.join(None, party.address)
         party.crash()
         if isinstance(party, Member):
@@ -137,12 +180,11 @@ class World:
 
     def reachability(self) -> None:
         """Who is kept from a key server has changed."""
-        reaches, servers = self.network.reaches, self.servers
+        up = [server.address for server in self.servers if server.engine is not None]
         for member in self.members:
             before = member.cut
-            member.cut = not all(
-                server.engine is not None and reaches(member.address, server.address) for server in servers
-            )
+            reached = sum(self.network.reaches(member.address, address) for address in up)
+            member.cut, member.alone = reached < len(self.servers), not reached
             if before or member.cut:
                 self.invariants.disturbed(member, self.now)
 
@@ -172,6 +214,8 @@ class World:
                 self.timeline.log(self.now, party.name, event)
             elif member is not None:
                 self._member_event(member, event)
+            elif isinstance(event, StateChanged) and isinstance(party, Server):
+                self._note_keys(party)
         deadline = engine.next_deadline()
         if deadline is not None and deadline != party.wake:
             party.wake = deadline
@@ -193,9 +237,11 @@ class World:
             for delay in arrivals:
                 self.at(self.now + delay, self._deliver, receiver, datagram)
             if not arrivals:
+                # Bad luck excuses a registration that takes longer; a path that is cut does not, others may lead on.
+                by_chance = self.network.reaches(source.address, receiver.address)
                 for party in (source, receiver):
                     if isinstance(party, Member):
-                        self.invariants.disturbed(party, self.now)
+                        self.invariants.disturbed(party, self.now, by_chance=by_chance)
 
     def _receivers(self, datagram: Datagram) -> list[Party]:
         """Who a datagram is for, in a fixed order; nobody where the address is nobody's."""
@@ -223,14 +269,29 @@ class World:
                     self.invariants.called_back(receiver, self.now, self.invariants.missing_seconds)
                 self._deliver(receiver, datagram)
 
-    # What members tell.
+    # What parties tell.
+
+    def _note_keys(self, server: Server) -> None:
+        """The keys that a key server has made, and how long they live."""
+        engine = server.key_server
+        if engine is not None:
+            for group in self.groups:
+                for generation in engine.group(group.name).generations:
+                    for tek in generation.teks.values():
+                        self.invariants.made(tek.spi, self.now + tek.lifetime, self.now)
 
     def _member_event(self, party: Member, event: object) -> None:
         if isinstance(event, PolicyInstalled):
+            self.invariants.sent_until(party, self.now)
             party.held = frozenset(event.keys.teks)
             party.sending = frozenset(spi for spi in event.sending if spi is not None)
+            party.ends = {spi: tek.expires for spi, tek in event.keys.teks.items()}
+            party.crossing.installed(event.keys)
         elif isinstance(event, KeysLost):
+            self.invariants.sent_until(party, self.now)
             party.held = party.sending = frozenset()
+            party.ends = {}
+            party.crossing.lost(policy=event.policy)
             self.counts.keys_lost += 1
             if not party.evicted and event.policy:
                 self.timeline.say(self.now, party.name, "has no keys any more")
@@ -254,7 +315,7 @@ class World:
                 self.invariants.registered_again(party, self.now)
             party.successes = engine.successes
             server = None if engine.registered_with is None else self._by_address.get(int(engine.registered_with))
-            party.served_by = None if server is None else (server.name, server.life)
+            party.served_by = None if server is None else (server.name, server.life, party.group)
         if engine.rekeys.received != party.rekeys:
             self.counts.rekeys_taken += engine.rekeys.received - party.rekeys
             party.rekeys = engine.rekeys.received

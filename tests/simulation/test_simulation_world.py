@@ -22,13 +22,16 @@ from labctl.configuration import (
     SaIpsec,
     TransformSet,
 )
+from labctl.esp import CryptoPolicy, Verdict
+from labctl.esp.policy import VerdictAction
 from labctl.gdoi import group as group_module
-from labctl.gdoi import group_member, key_tree, policy, timing
+from labctl.gdoi import group_member, key_tree, member_rekey, policy, timing
 from labctl.gdoi.push import open_push
+from labctl.simulation import crossing
 from labctl.simulation.designs import design
 from labctl.simulation.invariants import Invariant
 from labctl.simulation.run import Result, simulate
-from labctl.simulation.scenario import HOUR, Faults, NetworkConditions, Order, OrderKind, Rate, Scenario
+from labctl.simulation.scenario import HOUR, Faults, MemberTraits, NetworkConditions, Order, OrderKind, Rate, Scenario
 
 ENTRY = AccessListEntry(Action.PERMIT, 0, design(0).group.policy[0].source, design(0).group.policy[0].destination)
 UNICAST = RekeyPolicy(transport=RekeyTransport.UNICAST)
@@ -51,13 +54,13 @@ def broken(result: Result) -> set[Invariant]:
 
 @pytest.mark.parametrize("scenario", [SCENARIO, MULTICAST], ids=["unicast", "multicast"])
 def test_a_quiet_day_has_a_rekey_an_hour_and_nobody_registers_twice(scenario: Scenario) -> None:
-    result = simulate(scenario, 1)
+    result = simulate(replace(scenario, traits=(MemberTraits(fail_close=True),)), 1)
     assert result.violations == () and result.registered == 4
     assert result.counts.registrations == 4
     # 3600 s less 10 % less the copies, and the KEK once.
     assert 26 <= result.rekeys_sent <= 29
     assert result.counts.rekeys_taken == 4 * result.rekeys_sent
-    elsewhere = (Invariant.EVICTED, Invariant.STAYED)
+    elsewhere = (Invariant.EVICTED, Invariant.EXCLUDED, Invariant.STAYED)
     assert all(result.checks[item] for item in Invariant if item not in elsewhere)
 
 
@@ -109,6 +112,48 @@ def test_a_thousand_members_share_one_multicast_rekey() -> None:
     assert result.counts.rekeys_taken == 1000 * result.rekeys_sent > 0
 
 
+def test_a_changed_policy_reaches_every_member_with_the_next_rekey() -> None:
+    orders = (
+        Order(2 * HOUR, OrderKind.RECEIVE_ONLY, "ks1"),
+        Order(8 * HOUR, OrderKind.BOTH_WAYS, "ks1"),
+        Order(12 * HOUR, OrderKind.TEK_LIFETIME, "ks1", 1800.0),
+    )
+    result = simulate(replace(SCENARIO, orders=orders, traits=(MemberTraits(fail_close=True), MemberTraits())), 3)
+    assert result.violations == () and result.counts.registrations == 4
+    assert result.messages["GM_SA_INGRESS"] == result.messages["GM_CONV_SA_DUPLEX"] == 4
+    assert result.rekeys_sent > simulate(SCENARIO, 3).rekeys_sent + 8, "keys that live half as long"
+
+
+def test_groups_of_one_key_server_live_side_by_side() -> None:
+    result = simulate(replace(MULTICAST, groups=2, members=6), 4)
+    assert result.violations == () and result.registered == 6
+    assert result.messages["KS_FIRST_GM"] == 2
+    assert result.counts.rekeys_taken == 3 * result.rekeys_sent > 100
+
+
+def test_a_member_registers_with_the_second_key_server_while_the_first_is_down() -> None:
+    orders = (Order(2 * HOUR, OrderKind.RESTART, "ks1", 12 * HOUR),)
+    result = simulate(replace(SCENARIO, key_servers=2, orders=orders), 6)
+    assert result.violations == () and result.registered == 4
+    # Since its keys of the first one end, and it tries that one first.
+    assert result.messages["GM_CONN_NEXT_SER"] >= 4 and result.counts.keys_lost == 0
+
+
+def test_a_member_that_hears_a_key_it_does_not_have_recovers_at_once_where_it_may() -> None:
+    orders = (Order(2 * HOUR, OrderKind.CUT, "m1", 60.0), Order(2 * HOUR + 5, OrderKind.REPLACE_NOW, "ks1"))
+    deaf, recovering = (
+        simulate(replace(SCENARIO, orders=orders, traits=(MemberTraits(recovery_check=check),)), 7)
+        for check in (None, 300)
+    )
+    assert deaf.violations == recovering.violations == ()
+    assert deaf.messages["GM_RECOVERY_REGISTRATION"] == 0 < recovering.messages["GM_RECOVERY_REGISTRATION"]
+
+
+def test_an_evicted_member_reads_nobody_after_a_keys_life() -> None:
+    result = simulate(replace(SCENARIO, orders=(Order(2 * HOUR, OrderKind.EVICT, "m1"),)), 8)
+    assert result.violations == () and result.checks[Invariant.EXCLUDED] > 0
+
+
 # Each of these is a fault of the product that somebody could make, and the invariant that it breaks.
 
 
@@ -140,6 +185,29 @@ ORIGINAL_OPEN = open_push
 EVICTION = replace(SCENARIO, orders=(Order(2 * HOUR, OrderKind.EVICT, "m1"),))
 CUT = replace(SCENARIO, orders=(Order(2 * HOUR, OrderKind.CUT, "m1", 2 * HOUR),))
 REPLAYS = replace(MULTICAST, faults=Faults(replays=Rate(100.0)))
+LOSSES = replace(REPLAYS, network=NetworkConditions(loss=0.3))
+CLOSED = replace(SCENARIO, traits=(MemberTraits(fail_close=True),))
+FAIL_OVER = replace(SCENARIO, key_servers=2, orders=(Order(2 * HOUR, OrderKind.RESTART, "ks1", 12 * HOUR),))
+
+
+def nothing_changes(self: Any, *_: Any, **__: Any) -> Any:
+    return group_module.Change()
+
+
+def never_old(*_: Any) -> float:
+    return 0.0
+
+
+def always_the_first(self: Any, *rest: Any) -> Any:
+    self._index = -1
+    return ORIGINAL_FAILED(self, *rest)
+
+
+def open_to_all(self: Any, packet: Any) -> Verdict:
+    return Verdict(VerdictAction.CLEAR, (packet,))
+
+
+ORIGINAL_FAILED = group_member.GroupMember._failed
 
 
 @pytest.mark.parametrize(
@@ -151,6 +219,10 @@ REPLAYS = replace(MULTICAST, faults=Faults(replays=Rate(100.0)))
         (group_module.Group, "authorizes", everybody, EVICTION, Invariant.EVICTED),
         (timing.Timing, "pause_after", never_again, CUT, Invariant.REGISTERED),
         (group_member, "open_push", with_an_old_number, REPLAYS, Invariant.REPLAY),
+        (member_rekey, "age_of", never_old, LOSSES, Invariant.LENGTH),
+        (group_module.Group, "exclude", nothing_changes, EVICTION, Invariant.EXCLUDED),
+        (group_member.GroupMember, "_failed", always_the_first, FAIL_OVER, Invariant.REGISTERED),
+        (CryptoPolicy, "_unmatched", open_to_all, CLOSED, Invariant.FAIL_CLOSE),
     ],
 )
 def test_a_product_that_breaks_a_rule_is_found_out(
@@ -162,8 +234,12 @@ def test_a_product_that_breaks_a_rule_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert invariant not in broken(simulate(scenario, 2))
+    crossing.forget()
     monkeypatch.setattr(place, name, fault)
-    assert invariant in broken(simulate(scenario, 2))
+    try:
+        assert invariant in broken(simulate(scenario, 2))
+    finally:
+        crossing.forget()
 
 
 def test_a_member_that_forgets_its_policy_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,4 +306,4 @@ def test_a_tree_whose_keys_do_not_change_is_found_out(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(key_tree.KeyTree, "exclude", unchanged)
     result = simulate(replace(TREES[1], orders=EVICTIONS[:1]), 1)
-    assert broken(result) == {Invariant.EVICTED}
+    assert broken(result) == {Invariant.EVICTED, Invariant.EXCLUDED}
