@@ -14,7 +14,7 @@ from labctl.configuration import KeyServerGroup, RekeyTransport, SaIpsec
 from labctl.gdoi import access_lists, encoding, key_encryption, numbers, push, sender_ids
 from labctl.gdoi.exclusion import Exclusion, Farewell, fits_one_datagram
 from labctl.gdoi.key_tree import KeyTree, TreeFull
-from labctl.gdoi.members import Member
+from labctl.gdoi.members import Member, Members
 from labctl.gdoi.payloads import GdoiSa, KeyDownload, KeyPacket
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
 from labctl.gdoi.policy import KeyEncryptionKey
@@ -78,7 +78,7 @@ class Group:
     ) -> None:
         _check(configuration)
         self.configuration = configuration
-        self.members: dict[IPv4Address, Member] = {}
+        self.members = Members()
         self.kek: KeyEncryptionKey | None = None
         self.revoked: set[IPv4Address] = set()
         self.signing_key = signing_key
@@ -172,9 +172,7 @@ class Group:
             self.kek = None
         self._teks.drop(now)
         asked = self._can_tell and ack_type(self._serving.rekey) is not None
-        departed = tuple(
-            member for member in self.members.values() if member.keys_until <= now and not (asked and member.answers)
-        )
+        departed = tuple(member for member in self.members.without_keys(now) if not (asked and member.answers))
         for member in departed:
             self._under_way.forget(member)
         return departed
@@ -292,9 +290,10 @@ class Group:
         under = replace(under, sequence=under.sequence + 1)
         if self.kek is not None and self.kek.spi == under.spi:
             self.kek = under
+        # For those who know our code points, and for those who do not; a multicast rekey has one form for all.
+        forms = (True, False) if under.address is None else (self.members.all_private,)
         sas: dict[bool, GdoiSa | None] = {
-            private: self.sa_payload(now, private=private, with_kek=with_kek) if with_sa else None
-            for private in (True, False)
+            private: self.sa_payload(now, private=private, with_kek=with_kek) if with_sa else None for private in forms
         }
         keys = KeyDownload(self.key_packets(with_kek=with_kek)) if with_sa else None
         built: dict[bool, bytes] = {}
@@ -306,13 +305,8 @@ class Group:
 
         started = self._under_way.launch(under, datagram, self._serving.rekey, now)
         if started.acknowledgement is None:
-            self._hold_keys(self.members.values())
+            self.members.all_hold(self._teks.expires)
         return started
-
-    def _hold_keys(self, members: Iterable[Member]) -> None:
-        """These members have, or are taken to have, the youngest keys."""
-        for member in members:
-            member.keys_until = self._teks.expires
 
     def transmit(self, now: float) -> tuple[list[tuple[IPv4Address, bytes]], tuple[Member, ...]]:
         """Copies of rekeys that have to leave now, and members that have missed too many."""
@@ -326,7 +320,7 @@ class Group:
         """Take an acknowledgement. None for duplicates. Raises PeerError for what none of our rekeys asked for."""
         member = self._under_way.acknowledge(data, spi, source, now)
         if member is not None:
-            self._hold_keys([member])
+            self.members.hold(member, self._teks.expires)
         return member
 
     # Orders.
@@ -422,7 +416,7 @@ class Group:
             under = replace(under, sequence=under.sequence + 1)
             told = Exclusion(update, self.kek, sak, leaves, strangers, farewell).datagrams(under, signer)
             first = self._under_way.launch_to_each(under, told, self._serving.rekey, now)
-        departed += [self.members.pop(address) for address in strangers]
+        departed += self.members.leave(strangers)
         if immediate:
             self._teks.generations = []
         self._renew_teks(now)
@@ -482,9 +476,9 @@ class Group:
         member.registered = now
         member.registrations += 1
         member.sender_ids = sender_ids
-        member.private = private
+        self.members.registered(member, private=private)
         member.missed = 0
-        self._hold_keys([member])
+        self.members.hold(member, self._teks.expires)
         self._under_way.joined(address, rekeys_seen, now)
         return member
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from labctl.configuration import RekeyPolicy
 from labctl.gdoi import ack
-from labctl.gdoi.members import Member
+from labctl.gdoi.members import Member, Members
 from labctl.gdoi.policy import KeyEncryptionKey
 from labctl.gdoi.rekeying import Rekey
 from labctl.gdoi.timing import Timing
@@ -19,7 +19,7 @@ from labctl.gdoi.timing import Timing
 class RekeysUnderWay:
     """Rekeys of one group, to the `members` that the group has at each moment (its own dictionary)."""
 
-    def __init__(self, members: dict[IPv4Address, Member], timing: Timing) -> None:
+    def __init__(self, members: Members, timing: Timing) -> None:
         self.rekeys: list[Rekey] = []
         self.begun = 0
         # Who was forgotten, for as long as the group has not taken note.
@@ -36,12 +36,14 @@ class RekeysUnderWay:
         self, under: KeyEncryptionKey, datagram: Callable[[bool], bytes], policy: RekeyPolicy, now: float
     ) -> Rekey:
         """Begin a rekey to all members. `datagram` gives its octets: with our private code points, or without."""
+        everybody = self._members.all_private
+        if under.address is not None:
+            return self.launch_to_each(under, lambda _: datagram(everybody), policy, now)
         members = dict(self._members)
-        everybody = all(member.private for member in members.values())
 
         def datagram_for(receiver: IPv4Address) -> bytes:
             known = self._members.get(receiver) or members.get(receiver)
-            return datagram(everybody if under.address is not None else known is not None and known.private)
+            return datagram(known is not None and known.private)
 
         return self.launch_to_each(under, datagram_for, policy, now)
 
