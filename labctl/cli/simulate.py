@@ -41,7 +41,12 @@ LINES = 200
     help="Partitions, crashes, orders and replays by chance.",
 )
 @click.option("--at", "orders", multiple=True, metavar="ORDER", help="'2h cut m2 30m': at a time. May be repeated.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Run so many seeds, from --seed on, and add up.")
+@click.option("--seeds", type=click.IntRange(min=1), help="So many seeds, from --seed on.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False),
+    help="Of --seeds: go on from what it holds.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes for --seeds; one a core by default.")
 @click.option("--lines", type=click.IntRange(min=0), default=LINES, show_default=True, help="Of the timeline.")
 @click.option("--routine", is_flag=True, help="Show what every party says at every rekey, too.")
@@ -53,18 +58,21 @@ def command(scenario: str, seed: int, hours: float, seeds: int | None, as_json: 
     another design and network for each seed. Members are m1, m2, ...; key servers ks1, ...
     """
     from labctl.cli.terminal import console, write_json
+    from labctl.lab.errors import BadRequest
     from labctl.lab.scenarios import CHAOS
     from labctl.simulation.designs import design
     from labctl.simulation.run import simulate
 
     chosen = None if scenario == CHAOS else _scenario(scenario, hours, words)
     if seeds is not None:
-        total = _sweep(chosen, seed, seeds, hours, words["jobs"])
+        total = _sweep(chosen, range(seed, seed + seeds), hours, scenario, words)
         if as_json:
             write_json(_sweep_json(total))
         else:
             _show_sweep(total, scenario, hours, console())
         return ExitStatus.CHECK_FAILED if total.failed else ExitStatus.OK
+    if words["record"] is not None:
+        raise BadRequest("--record is for sweeps", "say how many seeds: --seeds 1000")
     chosen = chosen or design(seed, duration=hours * 3600)
     result = simulate(chosen, seed, lines=words["lines"], routine=words["routine"])
     if as_json:
@@ -96,16 +104,27 @@ def _scenario(word: str, hours: float, words: dict[str, Any]) -> Scenario:
     )
 
 
-def _sweep(chosen: Scenario | None, first: int, count: int, hours: float, jobs: int | None) -> SweepResult:
+def _sweep(chosen: Scenario | None, seeds: range, hours: float, name: str, words: dict[str, Any]) -> SweepResult:
     import sys
+    from pathlib import Path
 
+    from labctl.lab.sweep_record import SweepRecord
     from labctl.simulation.sweep import SweepResult, sweep
 
     total = SweepResult()
-    for result in sweep(range(first, first + count), scenario=chosen, duration=hours * 3600, jobs=jobs):
+    record = None if words["record"] is None else SweepRecord(Path(words["record"]), name, hours)
+    done = [] if record is None else [result for result in record.results() if result.seed in seeds]
+    known = {result.seed for result in done}
+    for result in done:
+        total.add(result)
+    results = sweep(
+        [seed for seed in seeds if seed not in known], scenario=chosen, duration=hours * 3600, jobs=words["jobs"]
+    )
+    for result in results if record is None else record.add(results):
         total.add(result)
         if sys.stderr.isatty():
-            print(f"\r{total.runs} of {count} seeds, {len(total.failed)} failed", end="", file=sys.stderr, flush=True)
+            line = f"\r{total.runs} of {len(seeds)} seeds, {len(total.failed)} failed"
+            print(line, end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     total.failed.sort(key=lambda item: item.seed)

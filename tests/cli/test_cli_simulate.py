@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from cli_outcome import Labctl
@@ -42,6 +43,35 @@ def test_a_sweep_adds_up_and_names_the_seeds_that_failed(labctl: Labctl, monkeyp
     assert "'labctl simulate chaos --seed " in done.stdout
     failed = json.loads(labctl(*words, "1", "--json").stdout)["failed"]
     assert failed and failed[0]["violations"][0]["invariant"] == "decrypt"
+
+
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(labctl: Labctl, tmp_path: Path) -> None:
+    record = tmp_path / "seeds.jsonl"
+    words = ("simulate", "chaos", "--hours", "100", "--jobs", "1", "--record", str(record), "--json", "--seeds")
+    whole = json.loads(labctl(*words, "4").stdout)
+    lines = record.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["seed"] for line in lines] == [1, 2, 3, 4]
+    # Killed in the middle of its third line.
+    record.write_text("".join(lines[:2]) + lines[2][:30])
+    assert json.loads(labctl(*words, "4").stdout) == whole
+    assert record.read_text().splitlines(keepends=True) == lines
+    # Nothing is left to do, and a failure of before is told again.
+    failed = {**json.loads(lines[0]), "violations": [{"invariant": "LIFE", "at": 1.0, "what": "m1 was late"}]}
+    record.write_text(json.dumps(failed) + "\n")
+    done = labctl("simulate", "chaos", "--hours", "100", "--record", str(record), "--seeds", "1")
+    assert done.status == 3 and "seed 1: no key is used past its life: m1 was late" in done.stdout
+
+
+def test_a_record_of_another_sweep_is_not_added_up(labctl: Labctl, tmp_path: Path) -> None:
+    record = tmp_path / "seeds.jsonl"
+    words = ("simulate", "chaos", "--seeds", "1", "--record", str(record), "--hours")
+    assert labctl(*words, "50").status == 0
+    done = labctl(*words, "60")
+    assert done.status == 2 and f"{record}:1: a result of chaos over 50 hours, not of chaos over 60" in done.stderr
+    record.write_text("anything\n")
+    assert f"{record}:1: no result of a seed" in labctl(*words, "50").stderr
+    done = labctl("simulate", "chaos", "--hours", "50", "--record", str(record))
+    assert done.status == 2 and "--record is for sweeps" in done.stderr
 
 
 @pytest.mark.parametrize(
