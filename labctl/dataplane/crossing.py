@@ -13,27 +13,31 @@ from collections.abc import Callable
 
 from labctl.dataplane.receive import ETHERNET, Frames
 from labctl.dataplane.transmit import Transmitter
-from labctl.esp import CryptoPolicy, DropPacket, DropReason, SecurityAssociation, ip
+from labctl.esp import CryptoPolicy, DropPacket, DropReason, ip
 from labctl.esp.flows import KnownFlows
-from labctl.esp.ip import DF, PORT_PROTOCOLS, PROTOCOL_ESP, PROTOCOL_IPV4
+from labctl.esp.ip import DF, PROTOCOL_ESP, PROTOCOL_IPV4
 from labctl.esp.policy import VerdictAction
 
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 
-# The longest IPv4 header that is known well enough, and ports behind it.
+# A header of IPv4 without options, and ports behind it.
 _HEADER = 20
 _SHORTEST = _HEADER + 8
 
-# MACs, ethertype | version, length, TOS | length | identification | flags, offset | TTL, protocol | checksum |
-# both addresses | two ports, or an SPI.
-_READ = struct.Struct("!12sHHHHHHHQI")
-_WRITE = struct.Struct("!12sHHHHHHHQ")
-_MACS = struct.Struct("!12sH")
-_VERSION_4_NO_OPTIONS = 0x45
-_FRAGMENT = 0x3FFF
-
 # Where ESP begins in a frame that we make.
 _ESP = ETHERNET + _HEADER
+
+# MACs | ethertype, version, header length, TOS | total length | flags, offset | TTL, protocol | both addresses, and two
+# ports or an SPI. Between them identification and checksum, which nothing depends on.
+_READ = struct.Struct("!12sIH2xHH2x12s")
+# The same behind the MACs: TOS left out, protocol alone.
+_INNER = struct.Struct("!BxH2xHxB2x12s")
+# MACs | as above | length | identification | flags | TTL, protocol | checksum | addresses.
+_WRITE = struct.Struct("!12sIHHHHH8s")
+_MACS = struct.Struct("!12sH")
+_VERSION_4_WITHOUT_OPTIONS = 0x45
+_IPV4_WITHOUT_OPTIONS = 0x080045
+_FRAGMENT = 0x3FFF
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 
@@ -60,24 +64,24 @@ class Crossing:
         if flows is None:
             self._copy(source, frames, out, OUTBOUND)
             return
-        known, hits, read = flows.outbound, flows.policy.hits, _READ.unpack_from
+        known, hits, read = flows.outbound.get, flows.policy.hits, _READ.unpack_from
         target, places, sizes, capacity = out.buffer, out.places, out.sizes, out.capacity
         number = 0
         rest = iter(frames)
         for start, size in rest:
             if number == capacity:
                 number = self._send(out, number, OUTBOUND)
-            macs, kind, first, total, identification, fragment, life, _, addresses, ports = read(source, start)
+            macs, word, total, fragment, life, ends = read(source, start)
             if (
-                kind == ETHERTYPE_IPV4
-                and first >> 8 == _VERSION_4_NO_OPTIONS
-                and _SHORTEST <= total <= size - ETHERNET
+                word >> 8 == _IPV4_WITHOUT_OPTIONS
                 and not fragment & _FRAGMENT
+                and _SHORTEST <= total <= size - ETHERNET
             ):
                 begin = start + ETHERNET
-                protocol = life & 0xFF
-                key = (addresses, protocol, ports) if protocol in PORT_PROTOCOLS else (addresses, protocol)
-                flow = known.get(key) or flows.learn_outbound(key, source[begin : begin + total])
+                finish = begin + total
+                flow = known(ends)
+                if flow is None or flow.protocol != life & 0xFF:
+                    flow = flows.find_outbound(ends, life & 0xFF, source[begin:finish])
                 if flow is not None and total <= flow.room:
                     hits[flow.index] += 1
                     place = places[number]
@@ -87,7 +91,6 @@ class Crossing:
                         sizes[number + number] = size
                         number += 1
                         continue
-                    finish = begin + total
                     try:
                         end = association.seal_into(source, begin, finish, target, place + _ESP, PROTOCOL_IPV4)
                     except DropPacket as drop:
@@ -99,11 +102,11 @@ class Crossing:
                     total = end - place - ETHERNET
                     fragment &= DF
                     life = life & 0xFF00 | PROTOCOL_ESP
-                    check = flow.addresses_sum + first + total + identification + fragment + life
+                    check = flow.addresses_sum + (word & 0xFFFF) + total + identification + fragment + life
                     check = (check & 0xFFFF) + (check >> 16)
                     check = (check & 0xFFFF) + (check >> 16) ^ 0xFFFF
                     _WRITE.pack_into(
-                        target, place, macs, kind, first, total, identification, fragment, life, check, addresses
+                        target, place, macs, word, total, identification, fragment, life, check, flow.addresses
                     )
                     sizes[number + number] = end - place
                     number += 1
@@ -121,39 +124,58 @@ class Crossing:
         if flows is None:
             self._copy(source, frames, out, INBOUND)
             return
-        associations, clear, read = flows.policy.associations, flows.clear, _READ.unpack_from
+        associations, opened, clear = flows.associations.get, flows.opened.get, flows.clear.get
+        read, read_inner = _READ.unpack_from, _INNER.unpack_from
         target, places, sizes, capacity = out.buffer, out.places, out.sizes, out.capacity
         number = 0
         rest = iter(frames)
         for start, size in rest:
             if number == capacity:
                 number = self._send(out, number, INBOUND)
-            macs, kind, first, total, _, fragment, life, _, addresses, ports = read(source, start)
+            macs, word, total, fragment, life, ends = read(source, start)
             if (
-                kind == ETHERTYPE_IPV4
-                and first >> 8 == _VERSION_4_NO_OPTIONS
-                and _SHORTEST <= total <= size - ETHERNET
+                word >> 8 == _IPV4_WITHOUT_OPTIONS
                 and not fragment & _FRAGMENT
+                and _SHORTEST <= total <= size - ETHERNET
             ):
                 place = places[number]
+                begin = start + ETHERNET
+                finish = begin + total
                 protocol = life & 0xFF
-                if protocol == PROTOCOL_ESP and (association := associations.get(ports)) is not None:
-                    at, begin = place + ETHERNET, start + ETHERNET
-                    finish = begin + total
+                if protocol == PROTOCOL_ESP and (
+                    (association := associations(ends) or flows.find_association(ends)) is not None
+                ):
+                    at = place + ETHERNET
                     try:
                         end = association.open_into(source, begin + _HEADER, finish, target, at, PROTOCOL_IPV4)
-                        end = self._accept(flows, association, addresses, first, source, begin, target, place, end)
+                        total = end - at
+                        version, length, fragment, protocol, inner_ends = read_inner(target, at)
+                        if (
+                            version == _VERSION_4_WITHOUT_OPTIONS
+                            and length == total >= _SHORTEST
+                            and not fragment & _FRAGMENT
+                            and word & ip.ECN_MASK != ip.ECN_CE
+                            and inner_ends[:8] == ends[:8]
+                        ):
+                            association.packets_in += 1
+                            association.octets_in += total
+                            flow = opened(inner_ends)
+                            if flow is None or flow.protocol != protocol or flow.outer != ends:
+                                flows.check_opened(ends, inner_ends, protocol, target[at:end])
+                        else:
+                            inner = association.accept(source[begin:finish], bytes(target[at:end]))
+                            flows.policy.check_selectors(association.spi, memoryview(inner))
+                            target[at:end] = inner
                     except DropPacket as drop:
                         self._drop(drop.reason, source[begin:finish])
                         if self._flows is flows:
                             continue
                         break
-                    _MACS.pack_into(target, place, macs, kind)
+                    _MACS.pack_into(target, place, macs, ETHERTYPE_IPV4)
                     sizes[number + number] = end - place
                     number += 1
                     continue
-                key = (addresses, protocol, ports) if protocol in PORT_PROTOCOLS else (addresses, protocol)
-                if key in clear or flows.learn_clear(key, source[start + ETHERNET : start + ETHERNET + total]):
+                if clear(ends) == protocol or flows.find_clear(ends, protocol, source[begin:finish]):
                     target[place : place + size] = source[start : start + size]
                     sizes[number + number] = size
                     number += 1
@@ -164,43 +186,6 @@ class Crossing:
         self._send(out, number, INBOUND)
         if self._flows is not flows:  # what heard of a drop installed another policy
             self.inbound(source, list(rest), out, back)
-
-    def _accept(
-        self,
-        flows: KnownFlows,
-        association: SecurityAssociation,
-        outer: int,
-        outer_first: int,
-        source: memoryview,
-        begin: int,
-        target: memoryview,
-        place: int,
-        end: int,
-    ) -> int:
-        """Look at what was opened to target[place + 14 : end], and return its end. Raises DropPacket.
-
-        `outer` and `outer_first` are addresses and first word of the packet around it, which begins at source[begin].
-        """
-        _, _, first, total, _, fragment, life, _, addresses, ports = _READ.unpack_from(target, place)
-        if (
-            first >> 8 == _VERSION_4_NO_OPTIONS
-            and _SHORTEST <= total == end - place - ETHERNET
-            and not fragment & _FRAGMENT
-            and addresses == outer
-            and outer_first & ip.ECN_MASK != ip.ECN_CE
-        ):
-            association.packets_in += 1
-            association.octets_in += total
-            protocol, spi = life & 0xFF, association.spi
-            key = (spi, addresses, protocol, ports) if protocol in PORT_PROTOCOLS else (spi, addresses, protocol)
-            if key not in flows.opened:
-                flows.learn_opened(key, target[place + ETHERNET : end])
-            return end
-        at = place + ETHERNET
-        inner = association.accept(source[begin : begin + _HEADER], bytes(target[at:end]))
-        flows.policy.check_selectors(association.spi, memoryview(inner))
-        target[at:end] = inner
-        return end
 
     def _slow(self, frame: memoryview, out: Transmitter, back: Transmitter, number: int, way: str) -> int:
         """A frame of no known flow. Takes its number in the batch, returns that of the next."""

@@ -39,10 +39,10 @@ _ANCILLARY = socket.CMSG_SPACE(20)
 # What stands before a frame in its slot: the structures above and a sockaddr_ll, aligned.
 _SLOT_HEADER = 80
 
-# Memory of one ring, which the kernel takes from no other: 1,024 frames of 1,500 octets. At 100,000 packets a second
-# they last 10 ms, which is what the rest of the agent may take at a time.
+# Memory of one ring, at least, which the kernel takes from no other: some 1,200 frames of 1,500 octets. At 100,000
+# packets a second they last 12 ms, which is what the rest of the agent may take at a time.
 RING_OCTETS = 2 * 1024 * 1024
-RING_BLOCK = 64 * 1024
+PAGE, CACHE_LINE = mmap.PAGESIZE, 64
 
 Frames = list[tuple[int, int]]
 
@@ -64,9 +64,12 @@ class Receiver(Protocol):
 
 
 def stride_for(mtu: int) -> int:
-    """Octets of a slot for frames of an interface, a power of two."""
+    """Octets of a slot for frames of an interface: an odd number of cache lines.
+
+    With a power of two, the headers of all slots share a few sets of the processor's caches, and push each other out.
+    """
     room = _SLOT_HEADER + HEADROOM + ETHERNET + VLAN_TAG + max(mtu, 1500) + TAILROOM
-    return int(2 ** (room - 1).bit_length())
+    return -(-room // (2 * CACHE_LINE)) * 2 * CACHE_LINE + CACHE_LINE
 
 
 class ReceiveRing:
@@ -75,9 +78,11 @@ class ReceiveRing:
     def __init__(self, packets: PacketSocket, mtu: int) -> None:
         self.oversize = 0
         self._stride = stride_for(mtu)
-        block = max(RING_BLOCK, self._stride)
-        self._slots = RING_OCTETS // self._stride
-        request = struct.pack("IIII", block, self._slots * self._stride // block, self._stride, self._slots)
+        # Slots fill a block to its end, and a block is whole pages, so that slot n is at n times the stride.
+        block = self._stride * PAGE // CACHE_LINE
+        blocks = -(-RING_OCTETS // block)
+        self._slots = blocks * PAGE // CACHE_LINE
+        request = struct.pack("IIII", block, blocks, self._stride, self._slots)
         packets.raw.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
         packets.raw.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
         self._map = mmap.mmap(packets.fileno(), self._slots * self._stride)

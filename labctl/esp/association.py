@@ -25,9 +25,10 @@ class SecurityAssociation:
 
     __slots__ = (
         "_cipher",
-        "_counter_mode",
+        "_last",
+        "_least",
         "_nonce",
-        "_nonce_end",
+        "_open",
         "_seal",
         "_sender",
         "_sequence",
@@ -36,7 +37,6 @@ class SecurityAssociation:
         "octets_in",
         "octets_out",
         "packets_in",
-        "packets_out",
         "spi",
         "transform",
     )
@@ -54,18 +54,26 @@ class SecurityAssociation:
     ) -> None:
         self.spi = spi
         self.transform = transform
-        self.packets_in = self.packets_out = self.octets_in = self.octets_out = 0
+        self.packets_in = self.octets_in = self.octets_out = 0
         self._cipher = cipher_for(transform, encryption_key, integrity_key, random)
-        self._seal = self._cipher.seal_into
-        self._trailers = _trailers(self._cipher.block)
-        self._sequence = 0
+        self._seal, self._open = self._cipher.seal_into, self._cipher.open_into
+        self._least = ESP_HEADER + self._cipher.iv_octets + TRAILER + self._cipher.icv_octets
+        self._trailers = {
+            following: _trailers(self._cipher.block, following) for following in (ip.PROTOCOL_IPV4, ip.PROTOCOL_IPV6)
+        }
         self.identification = int.from_bytes(random(2), "big")
-        # IV = sender ID | a counter that starts over only with a new key (RFC 6054 4).
-        self._counter_mode = transform.uses_counter_mode
-        self._sender = sender_id is not None or not self._counter_mode
+        # IV = sender ID | a counter that starts over only with a new key (RFC 6054 4). It counts with the sequence
+        # numbers, and the packets that were sent with them.
+        self._sequence = 0
         width = IV_BITS - sender_id_bits
         self._nonce = (sender_id or 0) << width
-        self._nonce_end = self._nonce + (1 << width) - 1
+        self._sender = sender_id is not None or not transform.uses_counter_mode
+        self._last = min(MAX_SEQUENCE, (1 << width) - 1) if self._sender else 0
+
+    @property
+    def packets_out(self) -> int:
+        """Packets that were protected."""
+        return self._sequence
 
     def overhead(self, inner: int) -> int:
         """Octets that ESP and the outer header add to an inner packet of `inner` octets, IPv4."""
@@ -84,29 +92,25 @@ class SecurityAssociation:
         Raises DropPacket where the SA cannot send (any more).
         """
         sequence = self._sequence + 1
-        nonce = self._nonce + self._counter_mode
-        if not self._sender or sequence > MAX_SEQUENCE or nonce > self._nonce_end:
+        if sequence > self._last:
             raise DropPacket(DropReason.SEQUENCE_EXHAUSTED if self._sender else DropReason.NO_SENDER_ID)
         self._sequence = sequence
-        self._nonce = nonce
         size = end - start
-        trailer = self._trailers[size % len(self._trailers)]
-        behind = end + len(trailer) + 1
-        source[end : behind - 1] = trailer
-        source[behind - 1] = following
-        self.packets_out += 1
         self.octets_out += size
-        return self._seal(source, start, behind, target, at, self.spi, sequence, nonce)
+        trailers = self._trailers[following]
+        trailer = trailers[size % len(trailers)]
+        behind = end + len(trailer)
+        source[end:behind] = trailer
+        return self._seal(source, start, behind, target, at, self.spi, sequence, self._nonce + sequence)
 
     def open_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int, following: int) -> int:
         """Open ESP, source[start:end], of which `following` is the protocol it must carry, to target[at:].
 
         Returns the end of the packet that was inside, of which nothing is known but who sealed it. Raises DropPacket.
         """
-        cipher = self._cipher
-        if end - start < ESP_HEADER + cipher.iv_octets + TRAILER + cipher.icv_octets:
+        if end - start < self._least:
             raise DropPacket(DropReason.MALFORMED, "too short for ESP")
-        behind = cipher.open_into(source, start, end, target, at) - TRAILER
+        behind = self._open(source, start, end, target, at) - TRAILER
         padding, carried = target[behind], target[behind + 1]
         finish = behind - padding
         if carried == ip.PROTOCOL_DUMMY:
@@ -168,8 +172,7 @@ class SecurityAssociation:
         return ip.with_congestion(inner, ecn)
 
 
-def _trailers(block: int) -> tuple[bytes, ...]:
-    """Padding and its length (RFC 4303 2.4) for packets of 0, 1, 2, ... octets, modulo `block`."""
-    return tuple(
-        _PADDING[:padding] + bytes((padding,)) for padding in (-(size + TRAILER) % block for size in range(block))
-    )
+def _trailers(block: int, following: int) -> tuple[bytes, ...]:
+    """Padding, its length and the next header (RFC 4303 2.4) for packets of 0, 1, 2, ... octets, modulo `block`."""
+    paddings = (-(size + TRAILER) % block for size in range(block))
+    return tuple(_PADDING[:padding] + bytes((padding, following)) for padding in paddings)

@@ -8,6 +8,8 @@ same to the octet (tests/dataplane). A policy never changes once it counts, so w
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from labctl.configuration import Action
 from labctl.esp import ip
 from labctl.esp.association import SecurityAssociation
@@ -16,9 +18,6 @@ from labctl.esp.policy import EXEMPT, NO_MATCH, CryptoPolicy, VerdictAction
 
 # Flows of one kind that are known; knowledge starts over when it is full.
 MAX_FLOWS = 16_384
-
-# Addresses as 64 bits, the protocol, and the ports as 32 bits where there are any.
-FlowKey = tuple[int, ...]
 
 # Whether these pass depends on more than their flow: on the TTL, on an SPI.
 _LINK_LOCAL = frozenset((IGMP, PIM))
@@ -32,28 +31,83 @@ class OutboundFlow:
     addresses add to the checksum of an IPv4 header.
     """
 
-    __slots__ = ("addresses_sum", "association", "index", "room")
+    __slots__ = ("addresses", "addresses_sum", "association", "index", "protocol", "room")
 
-    def __init__(self, association: SecurityAssociation | None, index: int, room: int, addresses: int) -> None:
+    def __init__(
+        self, association: SecurityAssociation | None, index: int, room: int, addresses: bytes, protocol: int
+    ) -> None:
         self.association = association
         self.index = index
         self.room = room
-        self.addresses_sum = sum(addresses >> shift & 0xFFFF for shift in (0, 16, 32, 48))
+        self.addresses = addresses
+        self.addresses_sum = sum(int.from_bytes(addresses[n : n + 2], "big") for n in range(0, 8, 2))
+        self.protocol = protocol
+
+
+class OpenedFlow:
+    """Packets that the policy accepts from ESP whose ends are `outer`."""
+
+    __slots__ = ("outer", "protocol")
+
+    def __init__(self, outer: bytes, protocol: int) -> None:
+        self.outer = outer
+        self.protocol = protocol
 
 
 class KnownFlows:
-    """The flows of one policy: those that leave, those that come in clear and may, those that come under an SPI."""
+    """The flows of one policy: those that leave, those that come in clear and may, ESP, and what it may have inside.
+
+    Keys are `ends`: the twelve octets behind the checksum of an IPv4 header without options, which are both addresses
+    and both ports, or addresses and SPI. What is found so may still be another protocol's: then, and where a protocol
+    has no ports, the `find` methods know a key that says it.
+    """
 
     def __init__(self, policy: CryptoPolicy) -> None:
         self.policy = policy
-        self.outbound: dict[FlowKey, OutboundFlow] = {}
-        self.clear: set[FlowKey] = set()
-        self.opened: set[FlowKey] = set()  # of the SPI, then what else makes a flow
+        self.outbound: dict[bytes, OutboundFlow] = {}
+        self.clear: dict[bytes, int] = {}
+        self.associations: dict[bytes, SecurityAssociation] = {}
+        self.opened: dict[bytes, OpenedFlow] = {}
 
-    def learn_outbound(self, key: FlowKey, packet: memoryview) -> OutboundFlow | None:
-        """Decide a packet's flow; None where each packet needs a decision of its own."""
-        if packet[9] in _LINK_LOCAL:
-            return None
+    def find_outbound(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
+        """The flow of a packet that leaves; None where each packet needs a decision of its own."""
+        known, key = self.outbound, _key(ends, protocol)
+        flow = known.get(key)
+        if flow is None:
+            if protocol in _LINK_LOCAL:
+                return None
+            flow = self._decide(ends, protocol, packet)
+            if flow is not None:
+                _learn(known, ends, key, protocol, flow)
+        return flow
+
+    def find_clear(self, ends: bytes, protocol: int, packet: memoryview) -> bool:
+        """True if packets of this flow may come in clear. False: look at each."""
+        key = _key(ends, protocol)
+        if self.clear.get(key) == protocol:
+            return True
+        if protocol in _UNKNOWABLE_IN_CLEAR or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
+            return False
+        _learn(self.clear, ends, key, protocol, protocol)
+        return True
+
+    def find_association(self, ends: bytes) -> SecurityAssociation | None:
+        """The SA of an ESP packet."""
+        association = self.policy.associations.get(int.from_bytes(ends[8:], "big"))
+        if association is not None:
+            _make_room(self.associations)
+            self.associations[ends] = association
+        return association
+
+    def check_opened(self, outer: bytes, ends: bytes, protocol: int, inner: memoryview) -> None:
+        """Raises DropPacket unless the policy accepts the packet under the SPI of the ESP around it."""
+        key = _key(ends, protocol)
+        flow = self.opened.get(key)
+        if flow is None or flow.outer != outer:
+            self.policy.check_selectors(int.from_bytes(outer[8:], "big"), inner)
+            _learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
+
+    def _decide(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         policy = self.policy
         index = policy.decide(packet)
         association, room = None, ip.MAX_PACKET
@@ -68,24 +122,22 @@ class KnownFlows:
                 if association is None:
                     return None
                 room = association.plaintext_mtu(policy.mtu)
-        flow = OutboundFlow(association, index, room, int.from_bytes(packet[12:20], "big"))
-        if len(self.outbound) >= MAX_FLOWS:
-            self.outbound.clear()
-        self.outbound[key] = flow
-        return flow
+        return OutboundFlow(association, index, room, ends[:8], protocol)
 
-    def learn_clear(self, key: FlowKey, packet: memoryview) -> bool:
-        """True if packets of this flow may come in clear. False: look at each."""
-        if packet[9] in _UNKNOWABLE_IN_CLEAR or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
-            return False
-        if len(self.clear) >= MAX_FLOWS:
-            self.clear.clear()
-        self.clear.add(key)
-        return True
 
-    def learn_opened(self, key: FlowKey, inner: memoryview) -> None:
-        """Raises DropPacket unless the policy accepts the packet under the SPI."""
-        self.policy.check_selectors(key[0], inner)
-        if len(self.opened) >= MAX_FLOWS:
-            self.opened.clear()
-        self.opened.add(key)
+def _key(ends: bytes, protocol: int) -> bytes:
+    """A key that says the protocol, of nine octets or thirteen."""
+    return (ends if protocol in ip.PORT_PROTOCOLS else ends[:8]) + bytes((protocol,))
+
+
+_Value = TypeVar("_Value")
+
+
+def _learn(known: dict[bytes, _Value], ends: bytes, key: bytes, protocol: int, value: _Value) -> None:
+    _make_room(known)
+    known[ends if protocol in ip.PORT_PROTOCOLS and ends not in known else key] = value
+
+
+def _make_room(known: dict[bytes, _Value]) -> None:
+    if len(known) >= MAX_FLOWS:
+        known.clear()
