@@ -69,7 +69,9 @@ class PacketSocket:
         self.raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def overruns(self) -> int:
-        """Frames that came while there was no room for them."""
+        """Frames that came while there was no room for them. Of a closed socket, until it was last asked."""
+        if self.raw.fileno() < 0:
+            return self._dropped
         _, dropped = _STATISTICS.unpack(self.raw.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
         self._dropped += dropped  # the kernel forgets its count whenever it is read
         return self._dropped

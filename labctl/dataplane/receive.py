@@ -8,6 +8,7 @@ latest a millisecond after the first of them, which is ten times what the way th
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import socket
 import struct
@@ -123,7 +124,7 @@ class ReceiveRing:
     def close(self) -> None:
         self._words.release()
         self.buffer.release()
-        self._map.close()
+        close_map(self._map)
 
 
 class ReceiveBuffer:
@@ -167,7 +168,13 @@ class ReceiveBuffer:
 
     def close(self) -> None:
         self.buffer.release()
-        self._map.close()
+        close_map(self._map)
+
+
+def close_map(memory: mmap.mmap) -> None:
+    """Let go of memory now, or with the last packet in it that somebody still looks at."""
+    with contextlib.suppress(BufferError):
+        memory.close()
 
 
 def put_tag(buffer: memoryview, start: int, size: int, status: int, tci: int, tpid: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import os
 import socket
 
 from labctl.dataplane.packet_socket import GONE, LOST, PacketSocket
-from labctl.dataplane.receive import stride_for
+from labctl.dataplane.receive import close_map, stride_for
 from labctl.esp.transforms import HEADROOM
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -114,4 +114,4 @@ class Transmitter:
         self.sizes.release()
         self.buffer.release()
         del self._anchor
-        self._map.close()
+        close_map(self._map)
