@@ -18,6 +18,7 @@ from bench.chain import NODES, write_chain
 from bench.command import Labctl, descendants, peer, proportional_set_size
 from bench.dataplane import dataplane
 from bench.exclusion import exclusions
+from bench.floods import floods
 from bench.groups import registrations, rekeys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,6 +147,7 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "registered": registered,
     "memory": memory,
     "registrations": registrations,
+    "floods": floods,
     "rekeys": rekeys,
     "dataplane": dataplane,
     "exclusions": exclusions,

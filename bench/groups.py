@@ -145,7 +145,7 @@ def _agree(group: DhGroup) -> None:
 
 def _rekey(transport: RekeyTransport, size: int) -> tuple[float, int, float]:
     """Seconds of the key server, datagrams it sent, and megabytes that the process has grown by."""
-    before = _resident()
+    before = resident()
     multicast = REKEYS if transport is RekeyTransport.MULTICAST else None
     server = key_server((IsakmpPolicy(),), RekeyPolicy(transport=transport, address=multicast), 0)
     group = server.group(NAME)
@@ -170,7 +170,7 @@ def _rekey(transport: RekeyTransport, size: int) -> tuple[float, int, float]:
             break
         now = max(now, deadline)
         clock(partial(server.handle_timer, now))
-    return clock.seconds, sent, _resident() - before
+    return clock.seconds, sent, resident() - before
 
 
 def acknowledge(datagram: Datagram, kek: KeyEncryptionKey) -> Datagram:
@@ -182,6 +182,6 @@ def acknowledge(datagram: Datagram, kek: KeyEncryptionKey) -> Datagram:
     return Datagram(data, Endpoint(receiver), Endpoint(SERVER))
 
 
-def _resident() -> float:
+def resident() -> float:
     """Resident megabytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

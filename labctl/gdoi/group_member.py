@@ -20,6 +20,7 @@ from labctl.configuration import (
     Action,
     GroupMembership,
     IsakmpPolicy,
+    IsakmpSettings,
     PreSharedKey,
     SaDirection,
     Trustpoint,
@@ -42,6 +43,7 @@ from labctl.gdoi.member_rekey import Outcome, RekeyCounts, acknowledgement, appl
 from labctl.gdoi.member_times import next_change, registration_moment, switch_margin
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.phase1_failures import failure_message
+from labctl.gdoi.phase1_log import Phase1Log
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.push import Push, ReplayedRekey, open_push
 from labctl.gdoi.spi import may_be_of
@@ -136,6 +138,7 @@ class GroupMember:
         initial_contact: bool = True,
         limits: Limits | None = None,
         timing: Timing | None = None,
+        settings: IsakmpSettings | None = None,
     ) -> None:
         self.membership = membership
         self.state = State.IDLE
@@ -184,7 +187,11 @@ class GroupMember:
             random=random,
             initial_contact=initial_contact,
             limits=limits,
+            settings=settings,
+            # Key servers and members do not ask each other (cisco-getvpn 1.3).
+            keepalive_peers=(),
         )
+        self._phase1_log = Phase1Log()
 
     # The sans-IO interface.
 
@@ -237,6 +244,7 @@ class GroupMember:
             # A reason that the key server gave in clear is worth showing long before the exchange times out.
             if isinstance(below, Phase1Hint) and self.state is State.PHASE1:
                 self._set(State.PHASE1, f"{below.peer.address}: {below.reason}")
+            self._events.extend(self._phase1_log.of(below))
         return self._events.popleft() if self._events else None
 
     # What the agent asks for, by order of a user or of the data plane.
@@ -314,6 +322,9 @@ class GroupMember:
         self._timers.cancel(_Timer.RESUME)
         self._timers.cancel(_Timer.REGISTER)
         self._isakmp.abandon(self._server())
+        self._abandon_pull()
+
+    def _abandon_pull(self) -> None:
         pull, self._pull = self._pull, None
         for sa in self._isakmp.associations:
             if pull is not None and sa.cookies == pull.cookies:
@@ -379,7 +390,8 @@ class GroupMember:
         self.attempts += 1
         self._pull = None
         self._log("CRYPTO", 5, "GM_REGSTER", self._beginnings[self._index])
-        association = self._isakmp.association_with(server)
+        # Phase 1 of a registration before is used again where it lasts for this one.
+        association = self._isakmp.association_with(server, until=now + self._isakmp.limits.reuse_seconds)
         if association is not None:
             self._request(association, now, reused=True)
             return
@@ -570,7 +582,10 @@ class GroupMember:
     def on_established(self, sa: Phase1Sa, now: float) -> None:
         """Go on with GROUPKEY-PULL."""
         self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
-        if self.state is State.PHASE1 and sa.peer == self._server():
+        # Or the key server has forgotten the SA under which we asked it, and was asked to prove itself anew.
+        again = self._pull is not None and self._pull.reused
+        if sa.initiator and sa.peer == self._server() and (self.state is State.PHASE1 or again):
+            self._abandon_pull()
             self.reason = ""
             self._request(sa, now, reused=False)
 
@@ -583,7 +598,7 @@ class GroupMember:
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
         """Phase 1 may end: data and keys do not need it. A registration under way does."""
-        if self._pull is not None and sa.peer == self._server():
+        if self._pull is not None and self._pull.cookies == sa.cookies:
             self._failed(f"phase 1 ended during the registration: {reason}", now)
 
     def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:

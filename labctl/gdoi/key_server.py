@@ -12,6 +12,7 @@ from labctl.configuration import (
     MOST_PERMITS,
     Action,
     IsakmpPolicy,
+    IsakmpSettings,
     KeyServerGroup,
     PreSharedKey,
     RekeyTransport,
@@ -27,6 +28,7 @@ from labctl.gdoi.members import Member
 from labctl.gdoi.numbers import GapAttribute
 from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
 from labctl.gdoi.phase1_failures import failure_message
+from labctl.gdoi.phase1_log import Phase1Log
 from labctl.gdoi.sender_ids import SenderIdsExhausted
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import vendor
@@ -127,6 +129,7 @@ class KeyServer:
         relaxed_doi: bool = True,
         limits: Limits | None = None,
         timing: Timing | None = None,
+        settings: IsakmpSettings | None = None,
     ) -> None:
         timing = timing or Timing()
         for item in groups:
@@ -145,7 +148,11 @@ class KeyServer:
             random=random,
             relaxed_doi=relaxed_doi,
             limits=limits,
+            settings=settings,
+            # Key servers and members do not ask each other (cisco-getvpn 1.3).
+            keepalive_peers=(),
         )
+        self._phase1_log = Phase1Log()
         self._pulls: OrderedDict[tuple[bytes, int], _Pull] = OrderedDict()
         self._complained: dict[bytes, float] = {}
         self._timers: Timers[bytes] = Timers()
@@ -178,10 +185,16 @@ class KeyServer:
             self._tell(group, group.advance(now))
             self._transmit(group, now)
 
+    def stop(self, now: float) -> None:
+        """Serve no more: end phase 1 with every member, so that none of them relies on it."""
+        for sa in self._isakmp.associations:
+            self._isakmp.delete(sa, now, "the key server stops")
+
     def next_event(self) -> Event | None:
         """The oldest event not fetched yet."""
-        while self._isakmp.next_event() is not None:
-            pass  # Everything that matters comes through the methods below.
+        while (below := self._isakmp.next_event()) is not None:
+            # Everything else that matters comes through the methods below.
+            self._events.extend(self._phase1_log.of(below))
         return self._events.popleft() if self._events else None
 
     # What the agent asks.
@@ -342,7 +355,7 @@ class KeyServer:
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
         """Say why a member did not come through phase 1 (reference/cisco-getvpn.md 4)."""
-        if failure.cause != Cause.TIMEOUT:
+        if failure.cause != Cause.TIMEOUT and self._phase1_log.may_complain(failure.cause, now):
             self._events.append(failure_message(failure))
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:

@@ -7,25 +7,32 @@ and go up raw; all else belongs to a phase-1 SA or to one in the making, by its 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address
 
 from labctl import crypto
-from labctl.configuration import Hash, IsakmpPolicy, PreSharedKey, Trustpoint
+from labctl.configuration import Hash, IsakmpPolicy, IsakmpSettings, PreSharedKey, Trustpoint
 from labctl.isakmp import events, refusals
-from labctl.isakmp.admission import HalfOpen, HalfOpenExchanges
+from labctl.isakmp.admission import HalfOpen, HalfOpenExchanges, NotAdmitted
+from labctl.isakmp.arrivals import Arrivals
+from labctl.isakmp.associations import Associations
 from labctl.isakmp.authentication import UNKNOWN, CertificateRefused, CredentialMissing, Credentials
+from labctl.isakmp.counts import Counts
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.events import Cause
+from labctl.isakmp.events import Cause, Ending
 from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Header, PayloadType
+from labctl.isakmp.kept import KeptPeers
 from labctl.isakmp.limits import Limits
+from labctl.isakmp.liveness import Liveness, Verdict
 from labctl.isakmp.main_mode import MainMode, RandomSource, State, Terms
 from labctl.isakmp.payloads import Delete, Notification, Payload, pack_chain, parse_chain
 from labctl.isakmp.payloads.control import PROTOCOL_ISAKMP
 from labctl.isakmp.reader import Reader
 from labctl.isakmp.replies import Replies
 from labctl.isakmp.requests import Key, Outcome, Requests
+from labctl.isakmp.restarts import Restarts
 from labctl.isakmp.sa import Phase1Sa
 from labctl.isakmp.timers import Timers
 from labctl.isakmp.upper import Received, UpperExchanges
@@ -36,7 +43,9 @@ __all__ = ["IsakmpEndpoint", "Limits", "Received", "UpperExchanges"]
 class IsakmpEndpoint:
     """Phase 1 on one port. Not bound to an address: replies leave from where the request came to.
 
-    `initial_contact`: nobody else at our address holds SAs with the same peers, so a new one replaces all.
+    `initial_contact`: nobody else at our address holds SAs with the same peers, so that our first one with a peer may
+    replace all that it has of us. `settings`: dead peer detection, of `keepalive_peers` (None: of every peer), and how
+    many exchanges may be half open.
     `started`: the wall clock, in seconds since 1970, when `now` is 0; certificates are looked at on it.
     Raises LocalError for a trustpoint that cannot be read.
     """
@@ -53,28 +62,39 @@ class IsakmpEndpoint:
         relaxed_doi: bool = True,
         initial_contact: bool = True,
         limits: Limits | None = None,
+        settings: IsakmpSettings | None = None,
+        keepalive_peers: Collection[IPv4Address] | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        settings = settings or IsakmpSettings()
+        limits = limits or Limits(half_open=settings.admission)
+        self.limits = limits
+        self.counts = Counts()
         self._upper = upper
         self._policies = tuple(policies)
         self._credentials = Credentials(pre_shared_keys, trustpoints, started)
         self._random = random
         self._relaxed_doi = relaxed_doi
         self._initial_contact = initial_contact
-        self._associations: OrderedDict[bytes, Phase1Sa] = OrderedDict()
-        self._half_open = HalfOpenExchanges(self.limits)
-        self._replies = Replies(self.limits.replies, self.limits.reply_seconds)
+        self._associations = Associations()
+        self._half_open = HalfOpenExchanges(limits)
+        self._replies = Replies(limits.replies, limits.reply_seconds)
+        # What anybody can draw from us: it must not push out the replies that peers of ours need.
+        self._first_replies = Replies(limits.first_replies, limits.reply_seconds)
         self._timers: Timers[Key] = Timers()
         self._outgoing: list[Datagram] = []
-        self._requests = Requests(self.limits, self._timers, self._outgoing)
-        self._events: deque[events.Event] = deque(maxlen=self.limits.events)
+        self._events: deque[events.Event] = deque(maxlen=limits.events)
+        self._arrivals = Arrivals(self._half_open, limits, self._timers, self.counts, self._events.append, random)
+        self._requests = Requests(limits, self._timers, self._outgoing)
+        self._liveness = Liveness(settings.keepalive, keepalive_peers, limits, self._timers, random)
+        self._kept = KeptPeers(limits, self._timers, random)
+        self._restarts = Restarts(limits)
 
     # What the owner reads.
 
     @property
     def associations(self) -> Sequence[Phase1Sa]:
         """Established SAs, oldest first."""
-        return list(self._associations.values())
+        return list(self._associations)
 
     @property
     def half_open_count(self) -> int:
@@ -82,13 +102,19 @@ class IsakmpEndpoint:
         return len(self._half_open)
 
     @property
+    def half_open(self) -> Sequence[MainMode]:
+        """Exchanges in the making, for reading."""
+        return [entry.exchange for _, entry in self._half_open]
+
+    @property
     def kept_replies(self) -> int:
         """Replies kept for duplicates."""
-        return len(self._replies)
+        return len(self._replies) + len(self._first_replies)
 
-    def association_with(self, peer: Endpoint) -> Phase1Sa | None:
-        """The newest SA with a peer."""
-        return next((sa for sa in reversed(self._associations.values()) if sa.peer == peer), None)
+    def association_with(self, peer: Endpoint, *, until: float = 0.0) -> Phase1Sa | None:
+        """The newest SA with a peer, if it lives `until` then and nothing speaks against it."""
+        sa = next((sa for sa in reversed(self._associations.of(peer.address)) if sa.peer == peer), None)
+        return sa if sa is not None and sa.expires >= until and self._restarts.believed(sa) else None
 
     def datagrams_to_send(self) -> list[Datagram]:
         """What has to leave, in order; the list is emptied."""
@@ -147,13 +173,29 @@ class IsakmpEndpoint:
             return "" if error.refusal in UNKNOWN else error.reason
         return ""
 
-    def send(self, sa: Phase1Sa, data: bytes) -> None:
+    def keep(self, local: Endpoint, peer: Endpoint, now: float) -> None:
+        """Hold an SA with a peer from now on: it is authenticated anew before it ends, and when it has ended."""
+        self._kept.keep(local, peer)
+        if self.association_with(peer) is None and not self._half_open.initiated_with(peer):
+            self.initiate(local, peer, now)
+
+    def release(self, peer: Endpoint) -> None:
+        """The end of `keep`: the SA that is there lives as long as it lives."""
+        self._kept.release(peer)
+
+    def heard(self, sa: Phase1Sa, now: float) -> None:
+        """The party above has verified a message of the peer: it lives."""
+        self._liveness.heard(sa, now)
+
+    def send(self, sa: Phase1Sa, data: bytes, now: float) -> None:
         """Send a message under an SA, once."""
         self._outgoing.append(Datagram(data, sa.local, sa.peer))
+        self._ask_on_demand(sa, now)
 
     def request(self, sa: Phase1Sa, message_id: int, data: bytes, now: float) -> None:
         """Send a message that awaits an answer: resent until `answered`, else `on_request_failed`."""
         self._requests.send(("exchange", sa.cookies, message_id), Datagram(data, sa.local, sa.peer), now)
+        self._ask_on_demand(sa, now)
 
     def answered(self, sa: Phase1Sa, message_id: int) -> None:
         """The request needs no more copies."""
@@ -165,7 +207,10 @@ class IsakmpEndpoint:
         if data is not None:
             answer = Datagram(data, received.datagram.destination, received.datagram.source)
             self._outgoing.append(answer)
-        self._replies.keep(received.digest, answer, now)
+        if received.header.responder_cookie == ZERO_COOKIE:
+            self._first_replies.keep(received.digest, answer, now)
+        else:
+            self._replies.keep(received.digest, answer, now)
 
     def notify(self, sa: Phase1Sa, kind: NotifyType, data: bytes = b"") -> None:
         """Tell a peer something under an SA (RFC 2409 5.7)."""
@@ -173,14 +218,18 @@ class IsakmpEndpoint:
 
     def delete(self, sa: Phase1Sa, now: float, reason: str, *, tell: bool = True) -> None:
         """End an SA, telling the peer with a Delete (reference 2.8)."""
-        if self._associations.pop(sa.cookies, None) is None:
+        if not self._associations.remove(sa):
             return
         if tell:
             self._inform(sa, Delete(Doi.GDOI, PROTOCOL_ISAKMP, len(sa.cookies), (sa.cookies,)))
         self._timers.cancel(("association", sa.cookies, 0))
+        self._restarts.ended(sa, now)
+        self._liveness.end(sa)
+        self._kept.ended(sa)
         self._requests.settle_all(sa.cookies)
         self._events.append(events.Phase1Deleted(sa, reason))
         self._upper.on_deleted(sa, reason, now)
+        self._bring_back(sa.peer, now)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Take a datagram. Whatever it holds, nothing is raised: a MessageDropped event says why it led to nothing."""
@@ -191,25 +240,48 @@ class IsakmpEndpoint:
                 return
             self._dispatch(Received(header, datagram, digest), now)
         except PeerError as error:
+            self.counts.messages_dropped += 1
             self._events.append(events.MessageDropped(datagram.source, error.reason))
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: copies of requests, the end of exchanges and of SAs."""
         while (key := self._timers.pop_due(now)) is not None:
             kind, cookies, _ = key
-            if kind == "association":
+            if kind == "half-open":
+                self.counts.half_open_timed_out += 1
+                self._time_out(cookies, now)
+            elif kind == "kept":
+                self._begin_kept(cookies, now)
+            elif kind in ("association", "liveness", "renew"):
                 sa = self._associations.get(cookies)
                 if sa is not None:
-                    self.delete(sa, now, "lifetime expired")
-            elif kind == "half-open":
-                self._time_out(cookies, now)
+                    self._on_association_timer(kind, sa, now)
             else:
                 self._resend_request(key, now)
+
+    def _on_association_timer(self, kind: str, sa: Phase1Sa, now: float) -> None:
+        if kind == "association":
+            self.counts.expired += 1
+            self.delete(sa, now, Ending.EXPIRED)
+        elif kind == "renew":
+            newest = self.association_with(sa.peer) is sa
+            if sa.peer in self._kept and newest and not self._half_open.initiated_with(sa.peer):
+                self.counts.renewed += 1
+                self.initiate(sa.local, sa.peer, now, doi=sa.doi)
+        elif (verdict := self._liveness.on_timer(sa)) is Verdict.ASK:
+            self._ask(sa, now)
+        elif verdict is Verdict.DEAD:
+            self.counts.dead_peers += 1
+            self._events.append(events.PeerDead(sa))
+            self.delete(sa, now, Ending.DEAD, tell=False)
 
     # Receiving.
 
     def _resend(self, digest: bytes, now: float) -> bool:
         known, answer = self._replies.find(digest, now)
+        if not known:
+            known, answer = self._first_replies.find(digest, now)
+        self.counts.duplicates += known
         if answer is not None:
             self._outgoing.append(answer)
         return known
@@ -225,6 +297,7 @@ class IsakmpEndpoint:
         else:
             sa = self._associations.get(header.cookies)
             if sa is None:
+                self._answer_unknown(received, now)
                 raise PeerError("no phase-1 SA with these cookies", NotifyType.INVALID_COOKIE)
             if header.message_id == 0:
                 raise PeerError("message ID 0 outside phase 1", NotifyType.INVALID_MESSAGE_ID)
@@ -238,10 +311,12 @@ class IsakmpEndpoint:
             self._answer_offer(received, now)
             return
         cookie = header.initiator_cookie if header.initiator_cookie in self._half_open else header.responder_cookie
-        entry = self._half_open.get(cookie)
+        entry = self._half_open.get(cookie) or self._restore(received, now)
         if entry is None or entry.exchange.peer != datagram.source:
             raise PeerError("no phase 1 with these cookies", NotifyType.INVALID_COOKIE)
         exchange = entry.exchange
+        if exchange.initiator:
+            exchange.says_initial_contact = self._is_first_contact(exchange.peer)
         if exchange.state is not State.WAIT_SA and exchange.cookies != header.cookies:
             raise PeerError("no phase 1 with these cookies", NotifyType.INVALID_COOKIE)
         try:
@@ -255,24 +330,33 @@ class IsakmpEndpoint:
             if answer is not None:
                 self._requests.send(("phase1", cookie, 0), Datagram(answer, exchange.local, exchange.peer), now)
         else:
+            self._half_open.prove(cookie)
             self.reply(received, answer, now)
         if exchange.sa is not None:
             self._establish(cookie, exchange, exchange.sa, now)
 
+    def _is_first_contact(self, peer: Endpoint) -> bool:
+        """No SA with the peer that we believe in: it may forget what it has of us (RFC 2407 4.6.3.3)."""
+        held = (sa for sa in self._associations.of(peer.address) if self._restarts.believed(sa))
+        return self._initial_contact and next(held, None) is None
+
     def _answer_offer(self, received: Received, now: float) -> None:
-        datagram = received.datagram
-        peer = datagram.source
-        self._half_open.admit(peer, received.header.initiator_cookie)
-        exchange = MainMode(self._terms(), datagram.destination, peer, initiator=False)
+        peer = received.datagram.source
         try:
-            answer = exchange.answer_offer(received.header, datagram.data)
+            answer = self._arrivals.begin(received, self._terms(), now)
+        except NotAdmitted:
+            raise
         except PeerError as error:
             self._refuse(received, error.notify, now)
             self._fail(peer, False, refusals.cause_of(error), error.reason, now)
             raise
-        cookie = self._half_open.add(exchange)
-        self._timers.set(("half-open", cookie, 0), now + self.limits.half_open_seconds)
         self.reply(received, answer, now)
+
+    def _restore(self, received: Received, now: float) -> HalfOpen | None:
+        """The exchange of a message 3 that made place for others meanwhile. Not one that has come to its end."""
+        if self._associations.get(received.header.cookies) is not None:
+            return None
+        return self._arrivals.restore(received, self._terms(), now)
 
     def _phase1_error(self, cookie: bytes, entry: HalfOpen, received: Received, error: PeerError, now: float) -> None:
         """A bad message does not end an exchange: anybody can send one. It is told once, and counts at the end."""
@@ -292,22 +376,34 @@ class IsakmpEndpoint:
 
     def _establish(self, cookie: bytes, exchange: MainMode, sa: Phase1Sa, now: float) -> None:
         self._drop_half_open(cookie)
+        if not exchange.initiator:
+            self._arrivals.authenticated(cookie)
         if exchange.initial_contact:
-            for old in [old for old in self._associations.values() if old.peer == sa.peer]:
-                self.delete(old, now, "the peer began anew (INITIAL-CONTACT)", tell=False)
+            for old in [old for old in self._associations.of_identity(sa) if old.same_party(sa)]:
+                self.counts.replaced_by_initial_contact += 1
+                self.delete(old, now, Ending.INITIAL_CONTACT, tell=False)
         while len(self._associations) >= self.limits.associations:
-            self.delete(next(iter(self._associations.values())), now, "too many associations")
-        self._associations[sa.cookies] = sa
+            self.delete(next(iter(self._associations)), now, Ending.TOO_MANY)
+        self._associations.add(sa)
         self._timers.set(("association", sa.cookies, 0), sa.expires)
+        self._liveness.begin(sa, now)
+        self._kept.established(sa, now)
+        self.counts.established += 1
         self._events.append(events.Phase1Established(sa))
         self._upper.on_established(sa, now)
+        for old in self._associations.of_identity(sa):
+            if old is not sa and old.same_party(sa) and not self._restarts.believed(old):
+                self.delete(old, now, Ending.FORGOTTEN, tell=False)
 
     def _receive_informational(self, received: Received, now: float) -> None:
         header = received.header
         sa = self._associations.get(header.cookies)
-        if sa is None or not header.encrypted:
-            self._receive_hint(received)
+        if not header.encrypted:
+            self._receive_hint(received, sa, now)
             return
+        if sa is None:
+            self._answer_unknown(received, now)
+            raise PeerError("an informational message outside any SA", NotifyType.INVALID_COOKIE)
         opened = sa.open(header, received.datagram.data)
         sa.verify(opened, header.message_id.to_bytes(4, "big"))
         sa.forget(header.message_id)
@@ -320,12 +416,14 @@ class IsakmpEndpoint:
 
     def _notified(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
         if notification.kind == NotifyType.R_U_THERE:
-            # The answer echoes cookies and sequence number (RFC 3706 5.4).
-            self._inform(
-                sa,
-                Notification(NotifyType.R_U_THERE_ACK, Doi.IPSEC, PROTOCOL_ISAKMP, sa.cookies, notification.data),
-            )
+            self._inform(sa, self._liveness.answer(sa, notification))
+            self._liveness.heard(sa, now)
+            self.counts.keepalives_answered += 1
             return
+        if notification.kind == NotifyType.R_U_THERE_ACK:
+            self._liveness.acknowledged(sa, notification, now)
+            return
+        self._liveness.heard(sa, now)
         self._events.append(events.NotificationReceived(sa, notification.kind, notification.name))
         if refusals.refuses_phase1(sa, notification):
             cause, reason = refusals.explain(notification, True, sa.peer_vendor_ids)
@@ -335,32 +433,76 @@ class IsakmpEndpoint:
         self._upper.on_notification(sa, notification, now)
 
     def _deleted(self, sa: Phase1Sa, delete: Delete, now: float) -> None:
-        if delete.protocol == PROTOCOL_ISAKMP and sa.cookies in delete.spis:
-            self.delete(sa, now, "deleted by the peer", tell=False)
+        """A peer may delete, under any SA with it, every SA with it, and no other's."""
+        if delete.protocol != PROTOCOL_ISAKMP or delete.doi not in (Doi.GDOI, Doi.IPSEC):
+            return
+        for cookies in delete.spis:
+            ended = self._associations.get(cookies)
+            if ended is not None and ended.same_party(sa):
+                self.counts.deleted_by_peer += 1
+                self.delete(ended, now, Ending.DELETED_BY_PEER, tell=False)
 
-    def _receive_hint(self, received: Received) -> None:
-        """A notification in clear is a hint only (reference 2.8): shown, never acted on."""
+    def _receive_hint(self, received: Received, sa: Phase1Sa | None, now: float) -> None:
+        """A notification in clear is a hint only (reference 2.8): shown, never taken for true."""
         header, peer = received.header, received.datagram.source
         entry = self._half_open.get(header.initiator_cookie)
-        if header.encrypted or entry is None or entry.exchange.peer != peer:
+        half_open = entry is not None and entry.exchange.peer == peer
+        if not half_open and (sa is None or sa.peer != peer):
             raise PeerError("an informational message outside any SA", NotifyType.INVALID_COOKIE)
-        for item in parse_chain(header.next_payload, Reader(received.datagram.data, HEADER_OCTETS)):
-            if isinstance(item.payload, Notification) and item.payload.is_error:
-                exchange = entry.exchange
-                cause, reason = refusals.explain(item.payload, exchange.method.signs, exchange.vendor_ids)
-                entry.hint = events.Phase1Hint(peer, cause, reason)
-                self._events.append(entry.hint)
-                return
-        raise MalformedMessage("an informational message in clear without an error notification")
+        notification = _error_in(received)
+        if entry is not None and half_open:
+            exchange = entry.exchange
+            cause, reason = refusals.explain(notification, exchange.method.signs, exchange.vendor_ids)
+            entry.hint = events.Phase1Hint(peer, cause, reason)
+            self._events.append(entry.hint)
+        elif sa is not None and notification.kind == NotifyType.INVALID_COOKIE:
+            self._doubt(sa, now)
+
+    def _doubt(self, sa: Phase1Sa, now: float) -> None:
+        """Somebody says that the peer has no such SA, while we wait for an answer: it may have restarted.
+
+        Not authenticated, so the SA stays: we ask the peer to prove who it is anew, once. Only if it does, the old SA
+        ends.
+        """
+        waits = self._requests.waits(sa.cookies) or self._liveness.waits(sa)
+        if waits and self._restarts.believed(sa):
+            self._restarts.doubt(sa)
+            if not self._half_open.initiated_with(sa.peer):
+                self.initiate(sa.local, sa.peer, now, doi=sa.doi)
+
+    def _answer_unknown(self, received: Received, now: float) -> None:
+        """Say that we have no such SA, so that a peer of before our restart need not wait for its timers."""
+        self.counts.unknown_cookies += 1
+        if self._restarts.may_answer(received.header, now):
+            self._events.append(events.UnknownCookies(received.datagram.source, now))
+            self._refuse(received, NotifyType.INVALID_COOKIE, now)
 
     # Sending.
 
     def _terms(self) -> Terms:
         return Terms(self._policies, self._credentials, self._relaxed_doi, self._random, self._initial_contact)
 
+    def _ask(self, sa: Phase1Sa, now: float) -> None:
+        self.counts.keepalives_sent += 1
+        self._inform(sa, self._liveness.question(sa, now))
+
+    def _ask_on_demand(self, sa: Phase1Sa, now: float) -> None:
+        if self._liveness.sending(sa, now):
+            self._ask(sa, now)
+
+    def _begin_kept(self, key: bytes, now: float) -> None:
+        """Phase 1 with a peer that is kept and with which there is no SA."""
+        for local, peer in self._kept.peers(key):
+            if self.association_with(peer) is None and not self._half_open.initiated_with(peer):
+                self.initiate(local, peer, now)
+
+    def _bring_back(self, peer: Endpoint, now: float) -> None:
+        if self.association_with(peer) is None:
+            self._kept.lost(peer, now)
+
     def _inform(self, sa: Phase1Sa, payload: Payload) -> None:
         message_id = self.new_message_id()
-        self.send(sa, sa.informational(message_id, payload))
+        self._outgoing.append(Datagram(sa.informational(message_id, payload), sa.local, sa.peer))
         sa.forget(message_id)
 
     def new_message_id(self) -> int:
@@ -408,11 +550,21 @@ class IsakmpEndpoint:
             self._fail(exchange.peer, exchange.initiator, Cause.TIMEOUT, reason, now)
 
     def _drop_half_open(self, cookie: bytes) -> None:
-        self._half_open.remove(cookie)
+        self._arrivals.drop(cookie)
         self._requests.settle(("phase1", cookie, 0))
-        self._timers.cancel(("half-open", cookie, 0))
 
     def _fail(self, peer: Endpoint, initiator: bool, cause: str, reason: str, now: float) -> None:
+        self.counts.failed += 1
         failure = events.Phase1Failed(peer, initiator, cause, reason)
         self._events.append(failure)
         self._upper.on_failed(failure, now)
+        if initiator:
+            self._bring_back(peer, now)
+
+
+def _error_in(received: Received) -> Notification:
+    """The error that an informational message in clear tells. Raises MalformedMessage where there is none."""
+    for item in parse_chain(received.header.next_payload, Reader(received.datagram.data, HEADER_OCTETS)):
+        if isinstance(item.payload, Notification) and item.payload.is_error:
+            return item.payload
+    raise MalformedMessage("an informational message in clear without an error notification")

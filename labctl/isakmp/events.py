@@ -59,7 +59,40 @@ class MessageDropped:
     reason: str
 
 
-Event = Phase1Established | Phase1Failed | Phase1Hint | Phase1Deleted | NotificationReceived | MessageDropped
+@dataclass(frozen=True, slots=True)
+class PeerDead:
+    """A peer does not answer questions whether it lives any more (RFC 3706): its SA is deleted."""
+
+    sa: Phase1Sa = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimit:
+    """There are as many exchanges half open as there may be: this one of a peer was refused, or made place."""
+
+    peer: Endpoint
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCookies:
+    """A protected message under an SA that we do not have, and that we answered so: we may have restarted."""
+
+    peer: Endpoint
+    at: float
+
+
+Event = (
+    Phase1Established
+    | Phase1Failed
+    | Phase1Hint
+    | Phase1Deleted
+    | NotificationReceived
+    | MessageDropped
+    | PeerDead
+    | AdmissionLimit
+    | UnknownCookies
+)
 
 
 class Cause:
@@ -74,3 +107,14 @@ class Cause:
     REFUSED = "refused"
     MALFORMED = "malformed"
     UNREACHABLE = "unreachable"
+
+
+class Ending:
+    """Words of `Phase1Deleted.reason`, and of what the party above hears of an SA that is gone."""
+
+    EXPIRED = "lifetime expired"
+    DELETED_BY_PEER = "deleted by the peer"
+    INITIAL_CONTACT = "the peer began anew (INITIAL-CONTACT)"
+    DEAD = "the peer does not answer whether it lives"
+    FORGOTTEN = "the peer has forgotten it"
+    TOO_MANY = "too many associations"

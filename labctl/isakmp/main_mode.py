@@ -20,6 +20,7 @@ from labctl import crypto
 from labctl.configuration import Encryption, IsakmpPolicy
 from labctl.isakmp import keys as schedule
 from labctl.isakmp import proposals, vendor
+from labctl.isakmp.attributes import pack_attributes, parse_attributes
 from labctl.isakmp.authentication import CURVE_HASHES, MAX_REQUESTS, X509_SIGNATURE, Credentials, Method
 from labctl.isakmp.datagram import Endpoint
 from labctl.isakmp.errors import AuthenticationFailed, InvalidId, LocalError, MalformedMessage, NotifyType, PeerError
@@ -46,6 +47,9 @@ from labctl.isakmp.reader import Reader
 from labctl.isakmp.sa import Phase1Sa
 
 NONCE_OCTETS = 32
+
+# A responder cannot make an SA end sooner than after so many seconds (`lifetime` of an ISAKMP policy begins there).
+MIN_LIFETIME = 60
 
 # Protocol and port of a phase-1 identity (RFC 2407 4.6.2; reference 2.7): any port where the protocol is 0.
 UDP = 17
@@ -83,7 +87,9 @@ class Terms:
 class MainMode:
     """One Main Mode exchange. Public for reading: `state`, `policy`, `lifetime`, `initial_contact`, `sa`."""
 
-    def __init__(self, terms: Terms, local: Endpoint, peer: Endpoint, *, initiator: bool) -> None:
+    def __init__(
+        self, terms: Terms, local: Endpoint, peer: Endpoint, *, initiator: bool, cookie: bytes | None = None
+    ) -> None:
         self.local = local
         self.peer = peer
         self.initiator = initiator
@@ -92,13 +98,16 @@ class MainMode:
         self.method = Method.PRE_SHARED_KEY
         self.lifetime = 0
         self.initial_contact = False
+        # Shall message 5 say that we hold no other SA with the peer (RFC 2407 4.6.3.3)?
+        self.says_initial_contact = terms.initial_contact
         self.sa: Phase1Sa | None = None
         self._terms = terms
-        self._own_cookie = terms.random(8)
+        self._own_cookie = cookie or terms.random(8)
         while self._own_cookie == ZERO_COOKIE:
             self._own_cookie = terms.random(8)
         self._peer_cookie = ZERO_COOKIE
         self._doi: int = Doi.GDOI
+        self._offered_lifetime = 0
         self._offer: SecurityAssociation | None = None
         self._offer_body = b""
         self._private: crypto.PrivateValue | None = None
@@ -144,6 +153,8 @@ class MainMode:
         except proposals.CannotProve as error:
             raise terms.credentials.missing(error.wanted, self.peer.address) from None
         self.policy, self.method, self.lifetime, self._doi = choice.policy, choice.method, choice.lifetime, choice.doi
+        read = proposals.read_transform(choice.transform)
+        self._offered_lifetime = 0 if read is None else read.lifetime
         self._offer_body = chain[0].body
         proposal = Proposal(choice.proposal.number, choice.proposal.protocol, b"", (choice.transform,))
         answer = SecurityAssociation(choice.doi, offered.situation, (proposal,))
@@ -216,6 +227,8 @@ class MainMode:
         self.initial_contact = any(
             isinstance(item.payload, Notification) and item.payload.kind == NotifyType.INITIAL_CONTACT for item in chain
         )
+        if self.initiator:
+            self._shorten(chain)
         keys = known(self._keys)
         self._iv = data[-keys.block :]
         answer = None if self.initiator else self._sealed(self._identity_payloads())
@@ -237,6 +250,7 @@ class MainMode:
             now,
             min(now + self.lifetime, self._terms.credentials.end_of(path)),
             frozenset(self._vendor_ids),
+            policy=known(self.policy),
             certificates=path,
         )
 
@@ -264,11 +278,7 @@ class MainMode:
         return replace(sa, last_block=message_6[-known(self._keys).block :], expires=0.0)
 
     def _identity_payloads(self) -> list[Payload]:
-        payloads = self._proof()
-        if not self.initiator or not self._terms.initial_contact:
-            return payloads
-        # We keep no SA with a peer beside a new one, so every phase 1 of ours is an initial contact.
-        return [*payloads, Notification(NotifyType.INITIAL_CONTACT, Doi.IPSEC, spi=self.cookies)]
+        return [*self._proof(), *self._status_notifications()]
 
     def _proof(self) -> list[Payload]:
         """Our identity with HASH, or with certificates and SIG. Raises CredentialMissing."""
@@ -279,6 +289,27 @@ class MainMode:
         digest = self._expected_proof(signer.identity.pack(), of_initiator=self.initiator)
         signature = Signature(signer.sign(known(self.policy).hash, digest))
         return [signer.identity, *signer.certificates, signature]
+
+    def _status_notifications(self) -> list[Payload]:
+        """What an initiator or a responder has to say beside its identity (RFC 2407 4.6.3)."""
+        if self.initiator:
+            if not self.says_initial_contact:
+                return []
+            return [Notification(NotifyType.INITIAL_CONTACT, Doi.IPSEC, spi=self.cookies)]
+        if self.lifetime >= self._offered_lifetime:
+            return []
+        # The attributes of a transform go back as they came, so our shorter life is said here (RFC 2407 4.5.4).
+        life = pack_attributes(proposals.life(self.lifetime))
+        return [Notification(NotifyType.RESPONDER_LIFETIME, Doi.IPSEC, spi=self.cookies, data=life)]
+
+    def _shorten(self, chain: Sequence[Chained]) -> None:
+        """RESPONDER-LIFETIME: the responder's life is the shorter one. It never makes ours longer."""
+        for item in chain:
+            note = item.payload
+            if isinstance(note, Notification) and note.kind == NotifyType.RESPONDER_LIFETIME:
+                told = proposals.read_life(parse_attributes(Reader(note.data)))
+                if told is not None and note.spi == self.cookies:
+                    self.lifetime = min(self.lifetime, max(told, MIN_LIFETIME))
 
     def _expected_proof(self, identity_body: bytes, *, of_initiator: bool) -> bytes:
         """HASH_I or HASH_R: what proves the identity, or what is signed to prove it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from labctl.configuration import Authentication, DhGroup, Encryption, Hash, IsakmpPolicy
-from labctl.isakmp.attributes import Attribute
+from labctl.isakmp.attributes import Attribute, single
 from labctl.isakmp.authentication import METHODS, Method
 from labctl.isakmp.errors import NoProposalChosen, NotifyType, PeerError
 from labctl.isakmp.header import Doi
@@ -100,8 +100,7 @@ def attributes_of(policy: IsakmpPolicy, method: Method) -> tuple[Attribute, ...]
         Attribute.tv(HASH, HASHES[policy.hash]),
         Attribute.tv(AUTHENTICATION, method),
         Attribute.tv(GROUP, policy.group.value),
-        Attribute.tv(LIFE_TYPE, LIFE_SECONDS),
-        Attribute.tlv(LIFE_DURATION, policy.lifetime.to_bytes(4, "big")),
+        *life(policy.lifetime),
     ]
     if policy.encryption is Encryption.AES_CBC:
         attributes.append(Attribute.tv(KEY_LENGTH, policy.key_bits))
@@ -112,6 +111,20 @@ def method_of(transform: Transform) -> Method | None:
     """The authentication method of a peer's transform; None for one that we do not know."""
     numbers = [attribute.number for attribute in transform.attributes if attribute.kind == AUTHENTICATION]
     return next((known for known in Method if numbers == [known]), None)
+
+
+def life(seconds: int) -> tuple[Attribute, ...]:
+    """A lifetime as attributes, of a transform or of RESPONDER-LIFETIME (RFC 2407 4.6.3.1)."""
+    return Attribute.tv(LIFE_TYPE, LIFE_SECONDS), Attribute.tlv(LIFE_DURATION, seconds.to_bytes(4, "big"))
+
+
+def read_life(attributes: Iterable[Attribute]) -> int | None:
+    """The seconds that a RESPONDER-LIFETIME says; None where it speaks of something else. Raises MalformedMessage."""
+    found = tuple(attributes)
+    kind, duration = single(found, LIFE_TYPE), single(found, LIFE_DURATION)
+    if kind is None or duration is None or kind.number != LIFE_SECONDS:
+        return None
+    return duration.number
 
 
 # A key server reads the same offers all the time.

@@ -56,6 +56,10 @@ class Requests:
         for key in [key for key in self._pending if key[0] == "exchange" and key[1] == cookies]:
             self.settle(key)
 
+    def waits(self, cookies: bytes) -> bool:
+        """Is a request under this SA on its way?"""
+        return any(key[0] == "exchange" and key[1] == cookies for key in self._pending)
+
     def on_timer(self, key: Key, now: float) -> Outcome:
         """Send another copy, or give up and settle. Raises LocalError for a key that is no request."""
         pending = self._pending.get(key)

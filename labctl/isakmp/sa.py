@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labctl import crypto
+from labctl.configuration import IsakmpPolicy
 from labctl.isakmp import keys as schedule
 from labctl.isakmp.datagram import Endpoint
 from labctl.isakmp.errors import InvalidHash, MalformedMessage
@@ -54,6 +55,7 @@ class Phase1Sa:
     established: float
     expires: float
     peer_vendor_ids: frozenset[bytes] = frozenset()
+    policy: IsakmpPolicy | None = None
     ivs: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     certificates: tuple[crypto.Certificate, ...] = ()
 
@@ -68,6 +70,17 @@ class Phase1Sa:
         if self.certificates:
             return str(self.certificates[0])
         return f"pre-shared key of {self.peer.address}"
+
+    def same_party(self, other: Phase1Sa) -> bool:
+        """Do both SAs have one and the same peer, whatever port it speaks from?
+
+        It takes the identity and what proves it. Certificates prove it; under a pre-shared key a peer can claim any
+        identity, but not another's address.
+        """
+        mine, theirs = self.peer_identity, other.peer_identity
+        same = (mine.kind, mine.data) == (theirs.kind, theirs.data)
+        proved = bool(self.certificates and other.certificates)
+        return same and (proved or self.peer.address == other.peer.address)
 
     def prf(self, *parts: bytes) -> bytes:
         """prf(SKEYID_a, parts): every HASH of later exchanges (RFC 2409 5.5, RFC 6407 3.2)."""

@@ -80,6 +80,7 @@ class Agent:
             "gdoi": self._gdoi,
             "trustpoints": self._trustpoints,
             "rsa-keys": self._rsa_keys,
+            "isakmp": self._isakmp,
             "shutdown": self._shutdown,
         }
 
@@ -291,6 +292,12 @@ class Agent:
             raise DoorError("not-served", "this node is no key server", "key servers sign rekeys")
         self._configuration = replace(self._configuration, rsa_keys=pairs)
         return {}
+
+    async def _isakmp(self, call: Call) -> dict[str, Any]:
+        """Phase 1 of the node: its SAs and exchanges under way, and what its parties have counted."""
+        if self._roles is None:
+            raise DoorError("not-served", "this node is in no group", "key servers and group members are")
+        return self._roles.isakmp()
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
         await self._stop_roles()

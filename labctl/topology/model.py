@@ -14,6 +14,7 @@ from labctl.configuration import (
     GroupIdentity,
     Impairment,
     IsakmpPolicy,
+    IsakmpSettings,
     NodeKind,
     RekeyPolicy,
     SaIpsec,
@@ -199,6 +200,7 @@ class Topology:
     groups: tuple[Group, ...]
     checks: tuple[CheckSpec, ...] = ()
     pki: Pki = Pki()
+    isakmp: IsakmpSettings = field(default_factory=IsakmpSettings)
 
     @property
     def node_names(self) -> tuple[str, ...]:

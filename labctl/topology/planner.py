@@ -13,6 +13,7 @@ from labctl.configuration import (
     GroupMembership,
     Interface,
     IsakmpPolicy,
+    IsakmpSettings,
     KeyServerGroup,
     NodeConfiguration,
     NodeKind,
@@ -109,6 +110,7 @@ class _Planner:
                 self._membership(node.name, crypto[group.name], group) for group in self._memberships.get(node.name, ())
             ),
             clock_scale=self._topology.clock_scale,
+            isakmp=self._topology.isakmp if groups else IsakmpSettings(),
             hosts=self._hosts,
             trustpoints=self._credentials.trustpoints.get(node.name, ()),
             rsa_keys=self._credentials.rsa_keys.get(node.name, ()),

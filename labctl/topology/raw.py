@@ -31,6 +31,11 @@ LARGEST_SEED = 2**32 - 1
 SHORTEST_RETRANSMIT, LONGEST_RETRANSMIT, MOST_RETRANSMITS = 10, 60, 10
 # `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
 SHORTEST_PHASE_1, LONGEST_PHASE_1 = 60, 86400
+# `crypto isakmp keepalive`: 10 to 3600 seconds, retries after 2 to 60 (unverified). `crypto call admission limit ike
+# in-negotiation-sa`: 10 to 99999 (unverified); 1 is allowed here, to see it at work.
+SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE = 10, 3600
+SHORTEST_KEEPALIVE_RETRY, LONGEST_KEEPALIVE_RETRY = 2, 60
+MOST_HALF_OPEN = 99_999
 # `client recovery-check interval` (the reference gives no range).
 SHORTEST_RECOVERY, LONGEST_RECOVERY = 10, 3600
 # reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
@@ -373,12 +378,39 @@ class RawCheck(_Shape):
     dscp: int | None = Field(default=None, ge=0, le=63, description="DSCP of the packets sent.")
 
 
+class RawKeepalive(_Shape):
+    """Dead peer detection between key servers (`crypto isakmp keepalive INTERVAL RETRY [periodic]`)."""
+
+    interval: int = Field(
+        default=15, ge=SHORTEST_KEEPALIVE, le=LONGEST_KEEPALIVE, description="Seconds between questions, or of silence."
+    )
+    retry: int = Field(
+        default=2, ge=SHORTEST_KEEPALIVE_RETRY, le=LONGEST_KEEPALIVE_RETRY, description="Seconds before it asks again."
+    )
+    periodic: bool = Field(default=False, description="Ask always, not only when something is to be sent.")
+
+
+class RawIsakmpSettings(_Shape):
+    """What holds for all of phase 1 on every key server and member."""
+
+    keepalive: RawKeepalive | None = Field(
+        default=None, description="Key servers ask each other whether they live; left out, they do not."
+    )
+    admission_limit: int = Field(
+        default=1024,
+        ge=1,
+        le=MOST_HALF_OPEN,
+        description="Exchanges of phase 1 that peers began and that are not over (crypto call admission limit).",
+    )
+
+
 class RawTopology(_Shape):
     """A labctl topology."""
 
     name: str = Field(description="The lab's name.", pattern=f"^{LAB_NAME}$")
     runtime: Literal["auto", "namespaces", "docker"] = Field(default="auto", description="What makes the nodes.")
     clock: RawClock = Field(default=RawClock(), description="The lab's clock.")
+    isakmp: RawIsakmpSettings = Field(default=RawIsakmpSettings(), description="What holds for all of phase 1.")
     nodes: dict[str, RawNodeForm] = Field(
         description="Node name -> kind.", json_schema_extra={"propertyNames": {"pattern": f"^{NODE_NAME}$"}}
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from labctl.configuration import NodeKind
+from labctl.configuration import IsakmpSettings, Keepalive, NodeKind
 from labctl.configuration.words import did_you_mean
 from labctl.topology.addressing import number_segments
 from labctl.topology.derived import derive_checks
@@ -17,7 +17,7 @@ from labctl.topology.links import DraftLink, read_links, read_subnet
 from labctl.topology.model import Group, MemberOptions, Node, Segment, SegmentKind, Topology
 from labctl.topology.pki_section import read_pki
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
-from labctl.topology.raw import NODE_NAME, RawNode
+from labctl.topology.raw import NODE_NAME, RawIsakmpSettings, RawNode
 from labctl.topology.routing import Routing
 from labctl.topology.shape import Shaped, shape
 from labctl.topology.source import MAX_OCTETS, parse
@@ -94,7 +94,7 @@ class _Resolver:
         checks = read_checks(shaped, self._nodes, links, groups, problems, lambda: flows)
         if shaped.raw.checks is None and flows is not None:
             checks = derive_checks(groups, flows)
-        return replace(bare, checks=tuple(checks))
+        return replace(bare, checks=tuple(checks), isakmp=_isakmp_settings(shaped.raw.isakmp))
 
     def _read_nodes(self) -> dict[str, tuple[IPv4Network, Position]]:
         """Fills the nodes; returns the subnets of switches."""
@@ -262,3 +262,9 @@ class _Resolver:
 
 def _is_node_name(name: str) -> bool:
     return re.fullmatch(NODE_NAME, name) is not None and "--" not in name and name.lower() not in RESERVED_NAMES
+
+
+def _isakmp_settings(raw: RawIsakmpSettings) -> IsakmpSettings:
+    asked = raw.keepalive
+    keepalive = None if asked is None else Keepalive(asked.interval, asked.retry, asked.periodic)
+    return IsakmpSettings(keepalive, raw.admission_limit)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ from cryptography.hazmat.primitives import serialization
 from isakmp_parties import Recorder
 from pki_material import DAY, Authority, Issued, trustpoint
 
-from labctl.configuration import Authentication, DhGroup, IsakmpPolicy, PreSharedKey, Trustpoint
+from labctl.configuration import (
+    Authentication,
+    DhGroup,
+    IsakmpPolicy,
+    IsakmpSettings,
+    Keepalive,
+    PreSharedKey,
+    Trustpoint,
+)
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint
 from labctl.isakmp.header import Doi
@@ -43,6 +52,9 @@ conn lab
   right={OURS.address}
   rightikeport={OURS.port}
   keyingtries=1
+  dpdaction=clear
+  dpddelay=1s
+  dpdtimeout=20s
   auto=add
 """
 # One more for each kind of key: charon calls itself by its domain name with RSA, by its subject with ECDSA.
@@ -115,6 +127,7 @@ class Host:
         sock: socket.socket,
         policies: Sequence[IsakmpPolicy] = (IsakmpPolicy(), IsakmpPolicy(20, group=DhGroup.MODP1024, key_bits=128)),
         trustpoints: Sequence[Trustpoint] = (),
+        settings: IsakmpSettings | None = None,
     ) -> None:
         self.seen = Recorder()
         self._sock = sock
@@ -125,6 +138,7 @@ class Host:
             trustpoints=trustpoints,
             started=time.time() - time.monotonic(),
             random=os.urandom,
+            settings=settings,
         )
 
     def serve(self, seconds: float, done: Callable[[], bool]) -> None:
@@ -150,6 +164,8 @@ class Host:
             "doi": [int(sa.doi) for sa in self.seen.established],
             "exchanges": [received.header.exchange for _, received in self.seen.exchanges],
             "failures": [failure.reason for failure in self.seen.failures],
+            "deleted": [reason for _, reason in self.seen.deleted],
+            "counts": asdict(self.isakmp.counts),
         }
 
 
@@ -215,6 +231,28 @@ def both_ways(name: str, responder: Host, initiator: Host) -> dict[str, Any]:
     return {"responder": responder.result(), "initiator": initiator.result()}
 
 
+def life(sock: socket.socket, log: Path) -> dict[str, Any]:
+    """charon begins and leaves; then we begin, each asks whether the other lives, and we leave."""
+    responder = Host(sock)
+    asking = subprocess.Popen(["ipsec", "up", "lab"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    responder.serve(10, lambda: bool(responder.seen.established and responder.seen.exchanges))
+    asking.kill()
+    asking.wait()
+    leaving = subprocess.Popen(["ipsec", "down", "lab"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    responder.serve(10, lambda: bool(responder.seen.deleted))
+    leaving.kill()
+    leaving.wait()
+    initiator = Host(sock, settings=IsakmpSettings(keepalive=Keepalive(1, 1, periodic=True)))
+    initiator.isakmp.initiate(OURS, CHARON, time.monotonic(), doi=Doi.IPSEC)
+    counts = initiator.isakmp.counts
+    initiator.serve(10, lambda: min(counts.keepalives_sent, counts.keepalives_answered) >= 2)
+    initiator.serve(0.5, lambda: False)
+    for sa in initiator.isakmp.associations:
+        initiator.isakmp.delete(sa, time.monotonic(), "the test is over")
+    initiator.serve(1, lambda: b"received DELETE for IKE_SA" in log.read_bytes())
+    return {"responder": responder.result(), "initiator": initiator.result()}
+
+
 def with_charon(folder: Path, sock: socket.socket) -> dict[str, Any]:
     lines, ours = make_certificates(folder / "ipsec.d")
     files = {"ipsec.conf": connections(), "strongswan.conf": SETTINGS}
@@ -230,7 +268,7 @@ def with_charon(folder: Path, sock: socket.socket) -> dict[str, Any]:
         )
     try:
         wait_until(lambda: b"lab" in subprocess.run(["ipsec", "statusall"], capture_output=True, check=False).stdout)
-        results = {"psk": both_ways("lab", Host(sock), Host(sock))}
+        results = {"psk": both_ways("lab", Host(sock), Host(sock)), "life": life(sock, folder / "charon.log")}
         for kind, (method, *_) in KINDS.items():
             policies = [IsakmpPolicy(authentication=method)]
             hosts = [Host(sock, policies, [ours[kind]]) for _ in range(2)]

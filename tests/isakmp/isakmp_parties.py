@@ -6,7 +6,15 @@ import random
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
-from labctl.configuration import DhGroup, Encryption, Hash, IsakmpPolicy, PreSharedKey, Trustpoint
+from labctl.configuration import (
+    DhGroup,
+    Encryption,
+    Hash,
+    IsakmpPolicy,
+    IsakmpSettings,
+    PreSharedKey,
+    Trustpoint,
+)
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
 from labctl.isakmp.events import Phase1Failed
@@ -68,6 +76,7 @@ class Party:
         initial_contact: bool = True,
         trustpoints: Sequence[Trustpoint] = (),
         started: float = 0.0,
+        settings: IsakmpSettings | None = None,
     ) -> None:
         self.address = address
         self.seen = Recorder()
@@ -82,6 +91,7 @@ class Party:
             relaxed_doi=relaxed_doi,
             initial_contact=initial_contact,
             limits=limits,
+            settings=settings,
         )
 
 

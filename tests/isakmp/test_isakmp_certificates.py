@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from pki_material import DAY, STARTED, Authority, Issued, key_pair, trustpoint, 
 from labctl.configuration import Authentication, DhGroup, Hash, IsakmpPolicy, Trustpoint
 from labctl.isakmp import authentication
 from labctl.isakmp.authentication import MAX_REQUESTS, Credentials, Method
-from labctl.isakmp.datagram import Datagram
+from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.errors import LocalError, NotifyType
 from labctl.isakmp.events import Cause, Phase1Hint
 from labctl.isakmp.header import HEADER_OCTETS, ExchangeType, Header
@@ -85,6 +86,18 @@ def test_rsa_signatures_establish_and_each_side_knows_the_other_by_its_certifica
     assert ours.proven_identity == "CN=ks1,OU=key-servers,O=lab"
     assert theirs.certificate is not None and theirs.certificate.domains == (CE1,)
     assert str(theirs.peer_identity) == CE1
+
+
+def test_a_peer_whose_certificate_names_it_and_that_begins_anew_elsewhere_replaces_its_old_association() -> None:
+    """INITIAL-CONTACT counts for the identity, which a certificate proves wherever its owner is."""
+    member, server = good_member(), good_server()
+    hold(member, server, 1)
+    elsewhere = Endpoint(IPv4Address("172.16.99.2"))
+    mine = trustpoint(CA, member_certificate(), fqdn=CE1)
+    moved = Party(elsewhere, (RSA,), trustpoints=(mine,), started=STARTED)
+    moved.isakmp.initiate(elsewhere, SERVER, 2)
+    run([moved, server], 2, 3)
+    assert [sa.peer for sa in server.isakmp.associations] == [elsewhere]
 
 
 @pytest.mark.parametrize(("kind", "method"), [("256", 9), ("384", 10), ("521", 11)])

@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     log = folder / "charon.log"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
     content: dict[str, Any] = json.loads(done.stdout)
-    return content
+    return {**content, "log": log.read_text()}
 
 
 def test_charon_completes_main_mode_with_us_as_responder(results: dict[str, Any]) -> None:
@@ -68,6 +68,22 @@ def test_charon_and_we_believe_each_others_certificates(results: dict[str, Any],
     if side == "responder":
         # charon goes on with Quick Mode, so it believes us too.
         assert 32 in seen["exchanges"]
+
+
+def test_charon_asks_whether_we_live_and_believes_our_answers(results: dict[str, Any]) -> None:
+    assert results["charon"]["life"]["initiator"]["counts"]["keepalives_answered"] >= 2
+    assert "DPD check timed out" not in results["log"]
+
+
+def test_charon_answers_when_we_ask_whether_it_lives(results: dict[str, Any]) -> None:
+    seen = results["charon"]["life"]["initiator"]
+    assert seen["counts"]["keepalives_sent"] >= 2 and seen["counts"]["dead_peers"] == 0
+    assert seen["deleted"] == ["the test is over"], "nothing else ended it"
+
+
+def test_deletes_are_understood_both_ways(results: dict[str, Any]) -> None:
+    assert results["charon"]["life"]["responder"]["deleted"] == ["deleted by the peer"]
+    assert "received DELETE for IKE_SA lab" in results["log"]
 
 
 def test_ike_scan_gets_a_handshake(results: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ from labctl.configuration import (
     DhGroup,
     Encryption,
     Hash,
+    IsakmpSettings,
+    Keepalive,
     NodeKind,
     RekeyTransport,
     from_json,
@@ -303,6 +305,19 @@ def test_names_resolve_to_the_address_a_node_is_known_by(basic: Plan) -> None:
     assert hosts["h2"] == "10.1.2.10"
     assert hosts["ce2"] == "172.16.3.2"
     assert set(hosts) == {node.name for node in basic.nodes}
+
+
+def test_what_holds_for_all_of_phase_1_reaches_key_servers_and_members_alone(planned: Planned) -> None:
+    settings = "isakmp:\n  keepalive: {interval: 30, retry: 5, periodic: true}\n  admission-limit: 20\n"
+    made = planned((TOPOLOGIES / "getvpn-basic.yml").read_text() + settings)
+    said = {node.configuration.kind: node.configuration.isakmp for node in made.nodes}
+    expected = IsakmpSettings(Keepalive(30, 5, periodic=True), 20)
+    assert said[NodeKind.KS] == said[NodeKind.CE] == expected
+    assert said[NodeKind.PE] == said[NodeKind.HOST] == IsakmpSettings()
+
+
+def test_nobody_asks_anybody_whether_it_lives_unless_the_topology_says_so(basic: Plan) -> None:
+    assert {node.configuration.isakmp for node in basic.nodes} == {IsakmpSettings(keepalive=None, admission=1024)}
 
 
 def test_the_clock_reaches_every_node(planned: Planned) -> None:

@@ -11,6 +11,7 @@ from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection
 from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
 from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
+from labctl.isakmp.standing import IsakmpStanding, standing
 from labctl.node.keylog import esp_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
@@ -36,6 +37,7 @@ class GroupMemberRole:
             trustpoints=configuration.trustpoints,
             started=world.started,
             random=os.urandom,
+            settings=configuration.isakmp,
             # Another membership of this node may hold a phase 1 with the same key server, from the same address.
             initial_contact=len(configuration.memberships) == 1,
         )
@@ -150,6 +152,10 @@ class GroupMemberRole:
         self._driver.close()
         self._follow(None, None)
         self._crypto_map.withdraw(self.membership.name)
+
+    def isakmp(self) -> IsakmpStanding:
+        """Phase 1 of this role."""
+        return standing(self._party.isakmp, self._world.clock.now())
 
     def _reason(self) -> str:
         """Why there are no (new) keys. What the kernel says of the path explains more than a time-out does."""

@@ -12,6 +12,7 @@ from labctl import crypto
 from labctl.configuration import NodeConfiguration, RsaKeyPair, Trustpoint
 from labctl.gdoi import KeyServer
 from labctl.isakmp.errors import LocalError
+from labctl.isakmp.standing import IsakmpStanding, standing
 from labctl.node.roles.driver import PartyDriver
 from labctl.node.roles.role import World
 
@@ -32,6 +33,7 @@ class KeyServerRole:
             trustpoints=configuration.trustpoints,
             started=world.started,
             random=os.urandom,
+            settings=configuration.isakmp,
             signing_key=signing_key,
         )
         self._take_signing_keys(configuration.rsa_keys)
@@ -151,5 +153,10 @@ class KeyServerRole:
         ]
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Serve no more: members hear that phase 1 with us is over."""
+        self._party.stop(self._world.clock.now())
         self._driver.close()
+
+    def isakmp(self) -> IsakmpStanding:
+        """Phase 1 of this role."""
+        return standing(self._party.isakmp, self._world.clock.now())

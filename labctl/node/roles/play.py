@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from labctl import crypto
@@ -94,6 +96,17 @@ class Roles:
             for role in self._roles
             for group, details in zip(role.groups(), role.details(), strict=True)
         ]
+
+    def isakmp(self) -> dict[str, Any]:
+        """Phase 1 of every role, as one: `associations`, and `counters` added up."""
+        found = [role.isakmp() for role in self._roles]
+        counters = Counter[str]()
+        for item in found:
+            counters.update(item.counters)
+        return {
+            "associations": [asdict(association) for item in found for association in item.associations],
+            "counters": {name: counters[name] for name in (found[0].counters if found else ())},
+        }
 
     def counters(self) -> dict[str, Any]:
         """The crypto maps' and the port's."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from labctl.configuration import NodeConfiguration, Trustpoint
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, RekeyKeyLog, StateChanged
+from labctl.isakmp.standing import IsakmpStanding
 from labctl.node.clock import Clock
 from labctl.node.keylog import isakmp_line, rekey_line
 from labctl.node.log import log_event
@@ -76,6 +77,9 @@ class Role(Protocol):
 
     def details(self) -> list[dict[str, Any]]:
         """What changes by itself: lifetimes; in the order of `groups`."""
+
+    def isakmp(self) -> IsakmpStanding:
+        """Phase 1 of this role: its SAs, exchanges under way and counts."""
 
     def stop(self) -> None:
         """Leave, telling the peers."""
