@@ -45,7 +45,7 @@ from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.phase1_failures import failure_message
 from labctl.gdoi.phase1_log import Phase1Log
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
-from labctl.gdoi.push import Push, ReplayedRekey, open_push
+from labctl.gdoi.push import Opener, Push, ReplayedRekey, open_push
 from labctl.gdoi.spi import may_be_of
 from labctl.gdoi.timing import Timing
 from labctl.isakmp import refusals
@@ -124,7 +124,10 @@ class _Pull:
 
 
 class GroupMember:
-    """One membership: one group, one crypto interface, one list of key servers."""
+    """One membership: one group, one crypto interface, one list of key servers.
+
+    `opener` opens rekeys, as `push.open_push` does: many members in one process may share that work.
+    """
 
     def __init__(
         self,
@@ -139,6 +142,7 @@ class GroupMember:
         limits: Limits | None = None,
         timing: Timing | None = None,
         settings: IsakmpSettings | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.membership = membership
         self.state = State.IDLE
@@ -151,6 +155,7 @@ class GroupMember:
         self.attempts = 0
         self.successes = 0
         self._timing = timing or Timing()
+        self._open_push: Opener = opener or open_push
         self._random = random
         self._index = 0
         self._rounds = 0
@@ -646,7 +651,7 @@ class GroupMember:
             raise PeerError("no rekey under a KEK of ours", NotifyType.INVALID_COOKIE)
         server = received.datagram.source.address
         try:
-            push = open_push(received.datagram.data, under)
+            push = self._open_push(received.datagram.data, under)
             outcome = apply_push(push, under, keys, now)
         except PeerError as error:
             self._reject_rekey(error, under, server, now)

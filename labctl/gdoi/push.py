@@ -5,7 +5,7 @@ What is signed: "rekey" | header with the length before encryption padding | SEQ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labctl import crypto
@@ -146,3 +146,7 @@ def open_push(data: bytes, kek: KeyEncryptionKey, *, sig_raw_digest: bool = Fals
     """A received rekey, in full. Raises PeerError."""
     header, plaintext = decrypt(data, kek)
     return verify(header, plaintext, kek, sig_raw_digest=sig_raw_digest)
+
+
+# `open_push` as a member takes it.
+Opener = Callable[[bytes, KeyEncryptionKey], Push]

@@ -83,7 +83,7 @@ def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
             partitions=Rate(_rate(chance, 0.3), 1.0, DAY),
             member_restarts=Rate(_rate(chance, 0.3), 1.0, DAY),
             key_server_restarts=Rate(_rate(chance, 0.1), 1.0, DAY / 6),
-            orders=Rate(_rate(chance, 0.5), 60.0, 10 * DAY),
+            orders=Rate(_rate(chance, 0.5), 60.0, HOUR),
             replays=Rate(_rate(chance, 1.0)),
         ),
     )

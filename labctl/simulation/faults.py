@@ -12,6 +12,8 @@ from labctl.simulation.world import World
 
 _AT_SERVER = (OrderKind.REKEY, OrderKind.REPLACE_NOW, OrderKind.CLEAR_MEMBERS, OrderKind.CLEAR_MEMBERS_NOW)
 _POLICY = (OrderKind.RECEIVE_ONLY, OrderKind.BOTH_WAYS, OrderKind.BOTH_WAYS, OrderKind.TEK_LIFETIME)
+# Evictions that last: one in five where keys live for half a day at most. An evicted member asks again every minute.
+_LASTING, _LONGEST_WATCHED = 0.2, DAY / 2
 # What a policy that somebody changes makes of the life of keys.
 _SHORTER, _LONGER = 0.6, 1.4
 _AT_MEMBER = (OrderKind.CLEAR, OrderKind.REREGISTER, OrderKind.EVICT)
@@ -70,6 +72,10 @@ def _order(world: World, rate: Rate, chance: random.Random) -> Callable[[], None
     party = chance.choice(world.members if kind in _AT_MEMBER else world.servers).name
     back = _duration(rate, chance)
     group = world.scenario.group
+    longest = max(sa.tek_lifetime for sa in group.sas)
+    if longest < _LONGEST_WATCHED and chance.random() < _LASTING:
+        # Until every key that it may still have has ended: nobody sends under one by then.
+        back = 1.1 * world.invariants.healing_seconds
     life = min(chance.uniform(_SHORTER, _LONGER) * group.sas[0].tek_lifetime, group.rekey.lifetime)
 
     def give() -> None:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from labctl.configuration import GroupMembership, KeyServerGroup, PreSharedKey
 from labctl.crypto import RsaPrivateKey
 from labctl.gdoi import GroupMember, KeyServer
+from labctl.gdoi.push import Opener
 from labctl.isakmp.endpoint import Limits
 from labctl.simulation.crossing import Crossing
 from labctl.simulation.scenario import PLAIN, MemberTraits, Scenario
@@ -117,8 +118,8 @@ class Member(Party):
         assert self.engine is None or isinstance(self.engine, GroupMember)
         return self.engine
 
-    def start(self, scenario: Scenario, now: float, chance: random.Random) -> None:
-        """Boot and register."""
+    def start(self, scenario: Scenario, now: float, chance: random.Random, opener: Opener | None) -> None:
+        """Boot and register. `opener` may share with others the work of opening rekeys."""
         self.life += 1
         servers = tuple(scenario.key_server_address(item) for item in range(scenario.key_servers))
         group = scenario.numbered_group(scenario.group_of(self.number))
@@ -134,7 +135,7 @@ class Member(Party):
             recovery_check=self.traits.recovery_check,
         )
         keys = [PreSharedKey(server, SECRET) for server in servers]
-        engine = GroupMember(membership, scenario.isakmp_policies, keys, random=octets(chance))
+        engine = GroupMember(membership, scenario.isakmp_policies, keys, random=octets(chance), opener=opener)
         self.engine = engine
         self.served_by = None
         self.held = self.sending = frozenset()

@@ -45,9 +45,14 @@ def signing_key() -> RsaPrivateKey:
     return generate_rsa_key(SIGNING_BITS)
 
 
-def simulate(scenario: Scenario, seed: int, *, lines: int = LINES, routine: bool = False) -> Result:
-    """Run it. The same scenario and seed give the same result, whatever the machine."""
-    world = World(scenario, seed, signing_key(), Timeline(lines, routine))
+def simulate(
+    scenario: Scenario, seed: int, *, lines: int = LINES, routine: bool = False, sharing: bool = True
+) -> Result:
+    """Run it. The same scenario and seed give the same result, whatever the machine.
+
+    With `sharing`, what all members would do alike is done once (`simulation.sharing`).
+    """
+    world = World(scenario, seed, signing_key(), Timeline(lines, routine), sharing=sharing)
     faults.schedule(world, seed, scenario.duration)
     world.run(scenario.duration)
     messages = world.timeline.messages

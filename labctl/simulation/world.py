@@ -19,6 +19,7 @@ from labctl.simulation.invariants import Invariants
 from labctl.simulation.network import Network
 from labctl.simulation.parties import Member, Party, Server
 from labctl.simulation.scenario import Order, Scenario
+from labctl.simulation.sharing import RekeyOpener
 from labctl.simulation.timeline import Timeline
 
 # Looks a key's life at everything, between those that changes cause.
@@ -49,13 +50,16 @@ class RunCounts:
 class World:
     """The parties of a scenario under one seed. `say` gets every line that is kept, as it comes."""
 
-    def __init__(self, scenario: Scenario, seed: int, key: RsaPrivateKey, timeline: Timeline) -> None:
+    def __init__(
+        self, scenario: Scenario, seed: int, key: RsaPrivateKey, timeline: Timeline, *, sharing: bool = True
+    ) -> None:
         self.scenario = scenario
         self.now = 0.0
         self.timeline = timeline
         self.counts = RunCounts()
         self.chance = random.Random(seed)
         self._key = key
+        self._opener = RekeyOpener() if sharing else None
         self.network = Network(scenario.network, random.Random(self.chance.getrandbits(64)))
         # As the key servers have them configured now.
         self.groups = [scenario.numbered_group(item) for item in range(scenario.groups)]
@@ -153,7 +157,7 @@ class World:
                     party.revoke(member.group, [member.address])
             self.disturb_all()
         elif isinstance(party, Member):
-            party.start(self.scenario, self.now, chance)
+            party.start(self.scenario, self.now, chance, self._opener)
             self.invariants.disturbed(party, self.now, 0.0)
             party.disturbed = self.now
             self.invariants.closed(party, self.now)

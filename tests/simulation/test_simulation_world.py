@@ -27,7 +27,7 @@ from labctl.esp.policy import VerdictAction
 from labctl.gdoi import group as group_module
 from labctl.gdoi import group_member, key_tree, member_rekey, policy, timing
 from labctl.gdoi.push import open_push
-from labctl.simulation import crossing
+from labctl.simulation import crossing, sharing
 from labctl.simulation.designs import design
 from labctl.simulation.invariants import Invariant
 from labctl.simulation.run import Result, simulate
@@ -74,6 +74,15 @@ def test_the_same_seed_is_the_same_run_and_another_seed_is_another() -> None:
     runs = [simulate(design(seed, duration=100 * HOUR), seed, routine=True) for seed in (3, 3, 4)]
     assert runs[0].lines == runs[1].lines and runs[0].counts == runs[1].counts and runs[0].network == runs[1].network
     assert runs[0].lines != runs[2].lines
+
+
+@pytest.mark.parametrize("seed", [3, 4, 14])
+def test_members_that_share_the_work_of_opening_rekeys_see_the_same_month(seed: int) -> None:
+    scenario = design(seed, duration=100 * HOUR)
+    shared, alone = (simulate(scenario, seed, routine=True, lines=10**6, sharing=share) for share in (True, False))
+    assert shared.lines == alone.lines and shared.checks == alone.checks
+    assert (shared.counts, shared.network, shared.violations) == (alone.counts, alone.network, alone.violations)
+    assert shared.counts.rekeys_taken > 0
 
 
 def test_orders_cuts_and_crashes_happen_at_their_time() -> None:
@@ -218,7 +227,7 @@ ORIGINAL_FAILED = group_member.GroupMember._failed
         (group_module.Group, "take_sender_ids", everybody_the_same, SCENARIO, Invariant.NONCE),
         (group_module.Group, "authorizes", everybody, EVICTION, Invariant.EVICTED),
         (timing.Timing, "pause_after", never_again, CUT, Invariant.REGISTERED),
-        (group_member, "open_push", with_an_old_number, REPLAYS, Invariant.REPLAY),
+        (sharing, "open_push", with_an_old_number, REPLAYS, Invariant.REPLAY),
         (member_rekey, "age_of", never_old, LOSSES, Invariant.LENGTH),
         (group_module.Group, "exclude", nothing_changes, EVICTION, Invariant.EXCLUDED),
         (group_member.GroupMember, "_failed", always_the_first, FAIL_OVER, Invariant.REGISTERED),
