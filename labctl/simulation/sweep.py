@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,8 +68,14 @@ def sweep(
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, _begin_worker) as pool:
         yield from pool.imap_unordered(run, seeds, CHUNK)
+
+
+def _begin_worker() -> None:
+    """Ctrl-C goes to every process of a terminal: the first one ends the others. What is there now is never garbage."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
 
 
 def _run(scenario: Scenario | None, duration: float, seed: int) -> SeedResult:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +65,26 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(labctl: Labctl, tmp_path:
     record.write_text(json.dumps(failed) + "\n")
     done = labctl("simulate", "chaos", "--hours", "100", "--record", str(record), "--seeds", "1")
     assert done.status == 3 and "seed 1: no key is used past its life: m1 was late" in done.stdout
+
+
+def test_a_sweep_that_is_interrupted_keeps_what_is_done_and_says_so_in_one_line(tmp_path: Path) -> None:
+    record = tmp_path / "seeds.jsonl"
+    words = ("simulate", "chaos", "--seeds", "100000", "--hours", "24", "--jobs", "2", "--record", str(record))
+    labctl = subprocess.Popen(
+        [str(Path(sys.executable).parent / "labctl"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (record.exists() and record.read_text().count("\n") >= 4):
+        assert labctl.poll() is None
+        time.sleep(0.05)
+    # As a terminal does it: to every process.
+    os.killpg(labctl.pid, signal.SIGINT)
+    out, said = labctl.communicate()
+    assert (out, said.splitlines()[-1]) == ("", "labctl: interrupted.") and "Traceback" not in said
+    assert all(json.loads(line)["violations"] == [] for line in record.read_text().splitlines())
 
 
 def test_a_record_of_another_sweep_is_not_added_up(labctl: Labctl, tmp_path: Path) -> None:
