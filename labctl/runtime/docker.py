@@ -15,7 +15,7 @@ from labctl.door.connection import EventHandler
 from labctl.runtime import image
 from labctl.runtime.docker_client import Gone, engine_failures, open_client
 from labctl.runtime.docker_containers import FABRIC, Container, Containers
-from labctl.runtime.docker_door import Pump, open_stream
+from labctl.runtime.docker_door import Pump, is_running, open_stream
 from labctl.runtime.protocol import (
     Availability,
     JournalEntry,
@@ -96,7 +96,7 @@ class DockerRuntime:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        pump = Pump(stream, theirs)
+        pump = Pump(stream.socket, theirs, lambda: self._run(is_running, client, stream))
         self._pumps.add(pump)
         connection = await Connection.over(ours, on_event=on_event)
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from labctl.runtime.docker_client import Gone, engine_failures
@@ -21,12 +23,24 @@ _FRAME = struct.Struct("!BxxxI")
 _STDOUT = 1
 _CHUNK = 1 << 16
 
+# An engine keeps the stream of a container that was killed open for as long as we do: so often we ask whether the relay
+# still runs.
+WATCH_SECONDS = 2.0
+
 # The relay says at most one line.
 _MOST_WORDS = 4096
 
 
-def open_stream(client: Any, fabric: Container) -> socket.socket:
-    """Start the relay in the fabric's container; the engine's end of its stdio, not blocking. Raises Gone."""
+@dataclass(frozen=True, slots=True)
+class ExecStream:
+    """The engine's end of the relay's stdio, not blocking, and the number under which the engine runs the relay."""
+
+    socket: socket.socket
+    identity: str
+
+
+def open_stream(client: Any, fabric: Container) -> ExecStream:
+    """Start the relay in the fabric's container. Raises Gone."""
     try:
         with engine_failures("reach the fabric"):
             started = client.exec_create(fabric.identity, RELAY, stdin=True, stdout=True, stderr=True)
@@ -41,15 +55,36 @@ def open_stream(client: Any, fabric: Container) -> socket.socket:
     # The response object closes its descriptor when it goes: a copy outlives it.
     copy = raw.dup()
     copy.setblocking(False)
-    return copy
+    return ExecStream(copy, started["Id"])
+
+
+def is_running(client: Any, stream: ExecStream) -> bool:
+    """Does the relay still run? False where the engine knows nothing of it, or is gone itself."""
+    try:
+        with engine_failures("reach the fabric"):
+            return bool(client.exec_inspect(stream.identity)["Running"])
+    except (RuntimeFailure, Gone):
+        return False
 
 
 class Pump:
-    """Octets between the engine's multiplexed stream and a plain socket, until either side ends. Owns both sockets."""
+    """Octets between the engine's multiplexed stream and a plain socket, until either side ends. Owns both sockets.
 
-    def __init__(self, engine: socket.socket, door: socket.socket) -> None:
+    `is_running` is asked now and then; once it says no, the stream has ended, whatever the engine does with it.
+    """
+
+    def __init__(
+        self,
+        engine: socket.socket,
+        door: socket.socket,
+        is_running: Callable[[], Awaitable[bool]],
+        *,
+        watch: float = WATCH_SECONDS,
+    ) -> None:
         self._engine = engine
         self._door = door
+        self._is_running = is_running
+        self._watch_seconds = watch
         self._words = b""
         self._done = asyncio.ensure_future(self._run())
 
@@ -65,12 +100,19 @@ class Pump:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         with self._engine, self._door:
-            tasks = {loop.create_task(self._from_engine()), loop.create_task(self._to_engine())}
+            work = (self._from_engine(), self._to_engine(), self._watch())
+            tasks = {loop.create_task(item) for item in work}
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()
             # A side that breaks ends the stream like one that closes: whoever holds the door sees it close.
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch_seconds)
+            if not await self._is_running():
+                return
 
     async def _to_engine(self) -> None:
         loop = asyncio.get_running_loop()

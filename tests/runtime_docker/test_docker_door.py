@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -15,13 +16,19 @@ def frame(stream: int, data: bytes) -> bytes:
     return struct.pack("!BxxxI", stream, len(data)) + data
 
 
-def pairs() -> tuple[Pump, socket.socket, socket.socket]:
+async def always() -> bool:
+    return True
+
+
+def pairs(
+    is_running: Callable[[], Awaitable[bool]] = always, watch: float = 60.0
+) -> tuple[Pump, socket.socket, socket.socket]:
     """A pump between an engine, whose end we hold, and a door, whose other end we hold."""
     engine, engine_end = socket.socketpair()
     door, door_end = socket.socketpair()
     for item in (engine, engine_end, door, door_end):
         item.setblocking(False)
-    return Pump(engine, door), engine_end, door_end
+    return Pump(engine, door, is_running, watch=watch), engine_end, door_end
 
 
 async def everything(sock: socket.socket) -> bytes:
@@ -69,3 +76,18 @@ async def _expect(sock: socket.socket, data: bytes) -> None:
     while len(found) < len(data):
         found += await loop.sock_recv(sock, 1 << 16)
     assert found == data
+
+
+def test_a_stream_that_the_engine_holds_open_ends_with_the_relay() -> None:
+    async def main() -> None:
+        answers = iter([True, True, False])
+
+        async def is_running() -> bool:
+            return next(answers)
+
+        pump, engine, door = pairs(is_running, watch=0.01)
+        with engine, door:
+            assert await everything(door) == b""
+            await pump.wait_closed()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
