@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
 from labctl.checks.evidence import Evidence, Needs, Probe, ProbeOutcome, Tap
-from labctl.checks.needs import address_of, source_address
+from labctl.checks.needs import FlowAddresses, flow_addresses
 from labctl.checks.packets import ESP, ICMP, PROTOCOL_NAMES, Packet, packet_of
 from labctl.checks.result import CheckResult, Verdict
 from labctl.topology.checks import CheckKind, CheckSpec, was_refused
@@ -128,14 +127,14 @@ class Judge:
         link: str,
         seen: Sequence[tuple[Packet, bytes]],
         probe: Probe,
-        addresses: tuple[IPv4Address, IPv4Address],
+        addresses: FlowAddresses,
     ) -> None:
-        of_flow = [packet for packet, _ in seen if (packet.source, packet.destination) == addresses]
+        of_flow = [packet for packet, _ in seen if addresses.are_of(packet)]
         marked = [packet for packet, frame in seen if probe.marker in frame]
         clear = marked or [packet for packet in of_flow if packet.protocol == ICMP]
         esp = [packet for packet in of_flow if packet.protocol == ESP]
         kept = [packet for packet in esp if packet.dscp == probe.dscp]
-        flow = f"{addresses[0]} -> {addresses[1]}"
+        flow = str(addresses)
         if clear:
             finding.fail(f"{link}: {_count(len(clear), 'packet')} in clear ({clear[0]})")
         elif esp and not kept:
@@ -181,7 +180,7 @@ class Judge:
         passed = [
             link
             for link, tap in heard.items()
-            if any((packet.source, packet.destination) == addresses for packet, _ in self._seen(tap))
+            if addresses is not None and any(addresses.are_of(packet) for packet, _ in self._seen(tap))
         ]
         if not passed and not finding.failed:
             finding.cannot(f"{_pair(probe)}: nothing of the flow passed the watched links")
@@ -230,11 +229,9 @@ class Judge:
     def _outcomes(self, needs: Needs) -> list[tuple[Probe, ProbeOutcome]]:
         return [(probe, self._evidence.probes[probe]) for probe in needs.probes]
 
-    def _addresses(self, probe: Probe) -> tuple[IPv4Address, IPv4Address] | None:
+    def _addresses(self, probe: Probe) -> FlowAddresses | None:
         """Source and destination of the probe's packets."""
-        destination = address_of(self._plan, probe.destination)
-        source = source_address(self._plan, probe.source, destination)
-        return None if source is None else (source, destination)
+        return flow_addresses(self._plan, probe.source, probe.destination)
 
     def _can_listen(self, finding: _Finding, link: str, tap: Tap | None) -> bool:
         if tap is None:

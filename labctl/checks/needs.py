@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from labctl.checks.evidence import Needs, Probe, Tap
+from labctl.checks.packets import Packet
 from labctl.configuration import Interface, NodeKind
 from labctl.topology.checks import CheckKind, CheckSpec
 from labctl.topology.plan import Plan
@@ -38,7 +40,7 @@ def needs_of(spec: CheckSpec, plan: Plan, random: Callable[[int], bytes]) -> Nee
         return Needs(probes=probes, links=links)
     origins = {}
     for probe in probes:
-        interface = leaving_interface(plan, probe.source, address_of(plan, probe.destination))
+        interface = leaving_interface(plan, probe.source, address_of(plan, probe.source, probe.destination))
         if interface is not None:
             # Before encryption: a member's own packets are in clear only on the kernel's side of its interface.
             origins[probe.source] = Tap(probe.source, interface.name, "inside" if interface.crypto_map else "wire")
@@ -60,9 +62,46 @@ def tap_on(plan: Plan, link: str) -> Tap | None:
     return Tap(ends[0].node, ends[0].interface) if ends else None
 
 
-def address_of(plan: Plan, node: str) -> IPv4Address:
-    """The address a node is known by in the lab. Raises KeyError if it has none."""
-    return IPv4Address(plan.node(node).configuration.hosts[node])
+def address_of(plan: Plan, source: str, destination: str) -> IPv4Address:
+    """The address by which one node knows another. Raises KeyError if it has none."""
+    return IPv4Address(plan.node(source).configuration.hosts[destination])
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAddresses:
+    """What packets of a flow bear on the provider's links; with a pool, one of several sources."""
+
+    sources: tuple[IPv4Address, ...]
+    destination: IPv4Address
+
+    def are_of(self, packet: Packet) -> bool:
+        """True for a packet of the flow."""
+        return packet.source in self.sources and packet.destination == self.destination
+
+    def __str__(self) -> str:
+        first, last = self.sources[0], self.sources[-1]
+        return f"{first if first == last else f'{first}..{last}'} -> {self.destination}"
+
+
+def flow_addresses(plan: Plan, source: str, destination: str) -> FlowAddresses | None:
+    """The addresses of a flow once the source's own router has translated them; None if no route leads there."""
+    target = address_of(plan, source, destination)
+    own = source_address(plan, source, target)
+    if own is None:
+        return None
+    for node in plan.nodes:
+        nat = node.configuration.nat
+        if nat is not None and node.kind is NodeKind.CE and node.name != destination:
+            addresses = {
+                interface.name: address.ip
+                for interface in node.configuration.interfaces
+                for address in interface.addresses
+                if isinstance(address, IPv4Interface)
+            }
+            translated = nat.globals_of(own, addresses)
+            if translated:
+                return FlowAddresses(translated, target)
+    return FlowAddresses((own,), target)
 
 
 def leaving_interface(plan: Plan, node: str, destination: IPv4Address) -> Interface | None:

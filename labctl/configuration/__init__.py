@@ -41,12 +41,20 @@ from labctl.configuration.policy import (
     Integrity,
     TransformSet,
 )
+from labctl.configuration.translation import (
+    AddressTranslation,
+    Marking,
+    MarkingRule,
+    Overload,
+    StaticTranslation,
+)
 
 __all__ = [
     "MOST_PERMITS",
     "AccessListEntry",
     "Acknowledgement",
     "Action",
+    "AddressTranslation",
     "Authentication",
     "CertificateIdentity",
     "Cipher",
@@ -63,8 +71,11 @@ __all__ = [
     "IsakmpSettings",
     "Keepalive",
     "KeyServerGroup",
+    "Marking",
+    "MarkingRule",
     "NodeConfiguration",
     "NodeKind",
+    "Overload",
     "PreSharedKey",
     "RekeyPolicy",
     "RekeyTransport",
@@ -72,6 +83,7 @@ __all__ = [
     "RsaKeyPair",
     "SaDirection",
     "SaIpsec",
+    "StaticTranslation",
     "TransformSet",
     "Trustpoint",
     "changes_live",

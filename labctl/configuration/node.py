@@ -7,6 +7,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from labctl.configuration.policy import AccessListEntry, Authentication, DhGroup, Encryption, Hash, TransformSet
+from labctl.configuration.translation import AddressTranslation, Marking
 
 
 class NodeKind(Enum):
@@ -256,6 +257,7 @@ class NodeConfiguration:
 
     `multicast_routing` has a router carry multicast between its interfaces. `started` is the time, in seconds since
     1970, at which the clocks of all nodes show 0: certificates are looked at on them; None: 0 is when the node boots.
+    `nat` and `marking` are the kernel's part: both come before encryption.
     """
 
     name: str
@@ -274,3 +276,5 @@ class NodeConfiguration:
     rsa_keys: tuple[RsaKeyPair, ...] = ()
     multicast_routing: bool = False
     started: float | None = None
+    nat: AddressTranslation | None = None
+    marking: Marking | None = None

@@ -23,6 +23,7 @@ TRIAL_TIMEOUT = 20.0
 PROGRAMS = {
     "ping": ("'ping' in nodes of the namespaces runtime", "iputils-ping"),
     "ip": ("'ip' in nodes of the namespaces runtime", "iproute2"),
+    "nft": ("labs that translate addresses or mark packets, under namespaces", "nftables"),
     "tcpdump": ("'tcpdump' in nodes of the namespaces runtime", "tcpdump"),
     "tshark": ("reading captures in words", "tshark"),
 }

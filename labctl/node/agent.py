@@ -26,6 +26,7 @@ from labctl.configuration import (
     from_json,
 )
 from labctl.door import Call, Connection, DoorClosed, DoorError
+from labctl.kernel.ruleset import RulesetFailure, load_ruleset, ruleset
 from labctl.node.arguments import bad_argument
 from labctl.node.capture import capture
 from labctl.node.children import Children
@@ -162,6 +163,14 @@ class Agent:
 
     async def _start_roles(self, configuration: NodeConfiguration) -> None:
         self._changed()
+        try:
+            load_ruleset(ruleset(configuration))
+        except RulesetFailure as error:
+            # Without it packets would leave as they must not.
+            self._failure = str(error)
+            self._started = True
+            self._changed()
+            return
         if configuration.multicast_routing:
             self._start_multicast(configuration)
         crypto_map = any(interface.crypto_map for interface in configuration.interfaces)

@@ -10,8 +10,10 @@ from ipaddress import IPv4Address
 from labctl.configuration import AccessListEntry, Action, NodeKind
 from labctl.topology.model import Group, MemberOptions, Node, Segment
 from labctl.topology.routing import Hop, Routing
+from labctl.topology.translated import Translated
 
 _ICMP = 1
+_Addresses = tuple[IPv4Address, IPv4Address]
 
 
 class Fate(Enum):
@@ -50,6 +52,7 @@ class Flows:
         self.addresses = addresses
         self._segments = segments
         self._routing = routing
+        self._translated = Translated(routing)
         # Of each crypto interface (node, segment): the policies of its groups, each entry with its group.
         self._policies: dict[tuple[str, int], list[tuple[AccessListEntry, str]]] = {}
         # Members, with the group, that take clear packets where encrypted ones are to be expected.
@@ -96,10 +99,13 @@ class Flows:
         source_address = there[0].leaving.address
         assert source_address is not None
         back = self._routing.path(destination, source_address.ip)
-        fate, group = self._fate(there, source_address.ip, self.addresses[destination])
+        asked = self._translated.known_as(source, destination, self.addresses[destination])
+        fate, group, (seen, reached) = self._fate(there, source_address.ip, asked)
         answer = Fate.DROPPED
         if back is not None:
-            answer, _ = self._fate(back, self.addresses[destination], source_address.ip)
+            answer, _, ends = self._fate(back, reached, seen, began=source_address.ip)
+            if ends != (asked, source_address.ip):
+                answer = Fate.DROPPED  # an answer from an address that was not asked is none
         if Fate.DROPPED in (fate, answer):
             fate = Fate.DROPPED
         elif fate is not answer:
@@ -124,13 +130,23 @@ class Flows:
     def _has_crypto(self, node: str, segment: int) -> bool:
         return (node, segment) in self._policies
 
-    def _fate(self, path: list[Hop], source: IPv4Address, destination: IPv4Address) -> tuple[Fate, str | None]:
-        """What becomes of a packet, and the group that encrypts it."""
+    def _fate(
+        self, path: list[Hop], source: IPv4Address, destination: IPv4Address, began: IPv4Address | None = None
+    ) -> tuple[Fate, str | None, _Addresses]:
+        """What becomes of a packet, the group that encrypts it, and the addresses that it arrives with.
+
+        `began` is to whom this is an answer.
+        """
         encrypted = was_encrypted = None
         for hop in path:
             here, there = (hop.leaving.node, hop.segment), (hop.entering.node, hop.segment)
+            leaves_as = self._translated.outward(hop.leaving, source)
+            if leaves_as != source and encrypted is not None:
+                # The header is under another address than what is inside: its receiver drops it.
+                return Fate.DROPPED, was_encrypted, (source, destination)
+            source = leaves_as
             if self._is_closed(here, source, destination) or self._is_closed(there, destination, source):
-                return Fate.DROPPED, was_encrypted
+                return Fate.DROPPED, was_encrypted, (source, destination)
             if here in self._policies and encrypted is None:
                 encrypted = self._permitting(here, source, destination)
                 was_encrypted = encrypted or was_encrypted
@@ -138,14 +154,19 @@ class Flows:
                 expected = self._permitting(there, destination, source)
                 # What should have come encrypted and did not is dropped (reference/cisco-getvpn.md 2.7, normal).
                 if encrypted is None and expected is not None and (hop.entering.node, expected) not in self._passive:
-                    return Fate.DROPPED, was_encrypted
+                    return Fate.DROPPED, was_encrypted, (source, destination)
                 # So is what came under keys that this interface does not have.
                 if encrypted is not None and encrypted not in {group for _, group in self._policies[there]}:
-                    return Fate.DROPPED, was_encrypted
+                    return Fate.DROPPED, was_encrypted, (source, destination)
                 encrypted = None
+            goes_on_to = self._translated.inward(hop.entering, destination, began)
+            if goes_on_to != destination and encrypted is not None:
+                return Fate.DROPPED, was_encrypted, (source, destination)
+            destination = goes_on_to
+        ends = source, destination
         if encrypted is not None:
-            return Fate.DROPPED, was_encrypted
-        return Fate.CLEAR if was_encrypted is None else Fate.ENCRYPTED, was_encrypted
+            return Fate.DROPPED, was_encrypted, ends
+        return Fate.CLEAR if was_encrypted is None else Fate.ENCRYPTED, was_encrypted, ends
 
     def _is_closed(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> bool:
         """True where an interface that fails close lets nothing of this flow pass. Addresses as it would send it."""

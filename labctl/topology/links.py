@@ -94,10 +94,11 @@ def read_subnet(text: str, at: Position, problems: Problems) -> IPv4Network | No
     if network.prefixlen > 31 or network.prefixlen < 8:
         problems.add(at, f"{text!r} is no subnet for a link", "from /8 to /30, or /31 between two routers")
         return None
-    return network if _is_unicast(network, text, at, problems) else None
+    return network if is_unicast(network, text, at, problems) else None
 
 
-def _is_unicast(network: IPv4Network, text: str, at: Position, problems: Problems) -> bool:
+def is_unicast(network: IPv4Network, text: str, at: Position, problems: Problems) -> bool:
+    """True for what a link or a node may have; what it is otherwise is noted."""
     for special, name in (
         ("0.0.0.0/8", "'this network' (RFC 1122)"),
         ("127.0.0.0/8", "loopback (RFC 1122)"),
@@ -207,7 +208,7 @@ class _LinkReader:
                 )
                 return None
         ip = address.ip if isinstance(address, IPv4Interface) else address
-        return address if _is_unicast(IPv4Network(ip), word, at, self._problems) else None
+        return address if is_unicast(IPv4Network(ip), word, at, self._problems) else None
 
 
 def _is_address(word: str) -> bool:

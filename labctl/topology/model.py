@@ -9,12 +9,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from labctl.configuration import (
     AccessListEntry,
+    AddressTranslation,
     Authentication,
     CertificateIdentity,
     GroupIdentity,
     Impairment,
     IsakmpPolicy,
     IsakmpSettings,
+    Marking,
     NodeKind,
     RekeyPolicy,
     SaIpsec,
@@ -201,6 +203,9 @@ class Topology:
     checks: tuple[CheckSpec, ...] = ()
     pki: Pki = Pki()
     isakmp: IsakmpSettings = field(default_factory=IsakmpSettings)
+    # By node.
+    translations: Mapping[str, AddressTranslation] = field(default_factory=dict)
+    markings: Mapping[str, Marking] = field(default_factory=dict)
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from labctl.topology.model import End, Group, MemberOptions, Node, Topology
 from labctl.topology.pki import Credentials
 from labctl.topology.plan import LinkEnd, Plan, PlannedGroup, PlannedLink, PlannedNode
 from labctl.topology.routing import Routing
+from labctl.topology.translated import Translated
 
 _ROUTERS = (NodeKind.P, NodeKind.PE, NodeKind.CE)
 NO_CREDENTIALS = Credentials()
@@ -53,7 +54,8 @@ class _Planner:
         self._topology = topology
         self._secret = secret
         self._credentials = credentials
-        self._routing = Routing(topology.nodes, topology.segments)
+        self._routing = Routing(topology.nodes, topology.segments, topology.translations)
+        self._translated = Translated(self._routing)
         self._addresses = topology.control_addresses()
         self._interfaces = topology.interfaces()
         self._hosts = {name: str(address) for name, address in self._addresses.items()}
@@ -111,12 +113,20 @@ class _Planner:
             ),
             clock_scale=self._topology.clock_scale,
             isakmp=self._topology.isakmp if groups else IsakmpSettings(),
-            hosts=self._hosts,
+            hosts=self._names(node.name),
             trustpoints=self._credentials.trustpoints.get(node.name, ()),
             rsa_keys=self._credentials.rsa_keys.get(node.name, ()),
             multicast_routing=self._multicast and node.kind in _ROUTERS,
             started=self._credentials.started,
+            nat=self._topology.translations.get(node.name),
+            marking=self._topology.markings.get(node.name),
         )
+
+    def _names(self, node: str) -> dict[str, str]:
+        """Name -> the address by which this node reaches it."""
+        if not self._topology.translations:
+            return self._hosts
+        return {name: str(self._translated.known_as(node, name, address)) for name, address in self._addresses.items()}
 
     def _crypto_ends(self, member: str) -> dict[str, End]:
         """Group -> the end of the member's link that it encrypts on."""

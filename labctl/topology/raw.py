@@ -23,6 +23,8 @@ FASTEST_CLOCK = 1000
 SMALLEST_MTU, LARGEST_MTU = 576, 9216
 # reference/cisco-getvpn.md 1.3: bounds of IOS; 30 days with long SA lifetimes.
 SHORTEST_TEK, SHORTEST_KEK, LONGEST_LIFETIME = 120, 300, 30 * 86400
+# Six bits (RFC 2474 3).
+LARGEST_DSCP = 63
 # reference/cisco-getvpn.md 1.3, range of IOS's `identity number`.
 LARGEST_IDENTITY = 2147483647
 LONGEST_DELAY = 65535
@@ -66,11 +68,58 @@ class RawClock(_Shape):
     )
 
 
+class RawNat(_Shape):
+    """Address translation on a router (`ip nat`)."""
+
+    inside_source: list[str] = Field(
+        description="What follows 'ip nat inside source': 'static LOCAL GLOBAL', 'list PREFIX interface NAME overload' "
+        "or 'list PREFIX pool FIRST [LAST] overload'.",
+        examples=[["static 10.1.1.10 10.200.1.10", "list 10.1.1.0/24 interface eth0 overload"]],
+    )
+    inside: list[str] | None = Field(
+        default=None, description="Interfaces with 'ip nat inside'; of a ce, those of its LANs where it is left out."
+    )
+    outside: list[str] | None = Field(
+        default=None, description="Interfaces with 'ip nat outside'; of a ce, those to the provider."
+    )
+
+
+def _is_name(value: Any) -> str:
+    return "<name>" if isinstance(value, str) else "<number>"
+
+
+RawDscp: TypeAlias = Annotated[
+    Annotated[int, Field(ge=0, le=LARGEST_DSCP), Tag("<number>")] | Annotated[str, Tag("<name>")],
+    Discriminator(_is_name),
+]
+
+
+class RawMarkingRule(_Shape):
+    """A class of packets and the DSCP that is set (`class-map`, `set dscp`)."""
+
+    match: str = Field(
+        description="A line of an access list: what it permits is marked, what it denies keeps its DSCP.",
+        examples=["permit udp any any eq 5060"],
+    )
+    set_dscp: RawDscp = Field(description="ef, af31, cs3, default, ... or 0 to 63.")
+
+
+class RawQos(_Shape):
+    """Marking of packets that come from a LAN (`service-policy input`)."""
+
+    rules: list[RawMarkingRule] = Field(description="The first that matches counts.")
+    interfaces: list[str] | None = Field(
+        default=None, description="Where packets come in; the ce's LANs where it is left out."
+    )
+
+
 class RawNode(_Shape):
     """A node, long form."""
 
     kind: KindWord = Field(description="What the node is.")
     subnet: str | None = Field(default=None, description="Switch only: the LAN's prefix, for example 10.7.0.0/24.")
+    nat: RawNat | None = Field(default=None, description="Routers only: address translation, before encryption.")
+    qos: RawQos | None = Field(default=None, description="ce only: marking, before encryption.")
 
 
 class RawImpairment(_Shape):

@@ -15,8 +15,10 @@ from labctl.topology.flows import Flows
 from labctl.topology.groups import member_name, read_groups
 from labctl.topology.links import DraftLink, read_links, read_subnet
 from labctl.topology.model import Group, MemberOptions, Node, Segment, SegmentKind, Topology
+from labctl.topology.nat import read_translations
 from labctl.topology.pki_section import read_pki
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
+from labctl.topology.qos import read_markings
 from labctl.topology.raw import NODE_NAME, RawIsakmpSettings, RawNode
 from labctl.topology.routing import Routing
 from labctl.topology.shape import Shaped, shape
@@ -77,7 +79,9 @@ class _Resolver:
         groups = read_groups(shaped, self._nodes, problems)
         groups = self._place_members(groups, segments, drafts)
         nodes = tuple(self._nodes.values())
-        routing = Routing(nodes, tuple(segments))
+        translations = read_translations(shaped, nodes, segments, problems)
+        markings = read_markings(shaped, nodes, segments, problems)
+        routing = Routing(nodes, tuple(segments), translations)
         bare = Topology(
             name=shaped.raw.name,
             runtime=shaped.raw.runtime,
@@ -87,6 +91,8 @@ class _Resolver:
             segments=tuple(segments),
             groups=tuple(groups),
             pki=read_pki(shaped, self._nodes, groups, problems),
+            translations=translations,
+            markings=markings,
         )
         if not problems:
             self._check_reachability(bare, routing, drafts)

@@ -2,15 +2,17 @@
 
 Hosts and key servers never forward. A ce is no way from one pe to another: the provider does not route through its
 customers. Each node decides for itself, as hop-by-hop routing does; distances fall at every hop, so there are no loops.
+Inside global addresses lie behind the outside interfaces of the router that translates them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from labctl.configuration import NodeKind, Route
+from labctl.configuration import AddressTranslation, NodeKind, Route
 from labctl.topology.model import End, Node, Segment, SegmentKind
 
 _PROVIDER = (NodeKind.PE, NodeKind.P)
@@ -29,8 +31,14 @@ class Hop:
 class Routing:
     """Which way packets go in a lab."""
 
-    def __init__(self, nodes: tuple[Node, ...], segments: tuple[Segment, ...]) -> None:
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        segments: tuple[Segment, ...],
+        translations: Mapping[str, AddressTranslation] | None = None,
+    ) -> None:
         self.segments = segments
+        self.translations = translations or {}
         self._kinds = {node.name: node.kind for node in nodes}
         self._ends: dict[str, list[tuple[int, End]]] = {node.name: [] for node in nodes}
         for number, segment in enumerate(segments):
@@ -61,6 +69,10 @@ class Routing:
         if node not in self._tables:
             self._tables[node] = self._search(node)
         return self._tables[node]
+
+    def kind(self, node: str) -> NodeKind:
+        """What the node is."""
+        return self._kinds[node]
 
     def reaches(self, node: str, segment: int) -> bool:
         """True if the node has a route to the segment."""
@@ -116,13 +128,34 @@ class Routing:
         if (gateway := self._only_gateway(node)) is not None:
             return (Route(_DEFAULT, gateway),)
         hops = {number: _next_hop(hop) for number, hop in sorted(self.table(node).items())}
+        found = [Route(self.segments[number].prefix, hop) for number, hop in hops.items()]
+        found += self._routes_to_translated(node)
         if self._kinds[node] in _PROVIDER:
-            return tuple(Route(self.segments[number].prefix, hop) for number, hop in hops.items())
+            return tuple(found)
         default = self._default(node, hops)
         if default is None:
             return ()
-        others = [Route(self.segments[number].prefix, hop) for number, hop in hops.items() if hop != default]
-        return (Route(_DEFAULT, default), *others)
+        return (Route(_DEFAULT, default), *(route for route in found if route.next_hop != default))
+
+    def _routes_to_translated(self, node: str) -> list[Route]:
+        found = []
+        for owner, nat in self.translations.items():
+            hop = self._hop_outside(node, owner, nat) if owner != node else None
+            if hop is not None:
+                found += [Route(prefix, hop) for prefix in nat.prefixes()]
+        return found
+
+    def _hop_outside(self, node: str, owner: str, nat: AddressTranslation) -> IPv4Address | None:
+        """The next hop to whatever lies behind the outside interfaces of `owner`."""
+        own = {number for number, _ in self._ends[node]}
+        for number, end in self._ends[owner]:
+            if end.interface not in nat.outside or end.address is None:
+                continue
+            if number in own:
+                return end.address.ip
+            if number in self.table(node):
+                return _next_hop(self.table(node)[number])
+        return None
 
     def _only_gateway(self, node: str) -> IPv4Address | None:
         """The one router next to a host or key server with one link: a short cut for the many nodes of this kind."""

@@ -174,7 +174,11 @@ def _owner(path: Path) -> str:
         return "a topology"
     head, rest = path[0], path[1:]
     if head == "nodes" and rest:
-        return f"node {rest[0]!r}" if len(rest) == 1 else f"{rest[-1]!r} of node {rest[0]!r}"
+        keys = [str(part) for part in rest[1:] if not isinstance(part, int)]
+        if not keys:
+            return f"node {rest[0]!r}"
+        entry = "an entry of " if isinstance(path[-1], int) else ""
+        return f"{entry}{keys[-1]!r} of node {rest[0]!r}"
     if head == "groups" and rest:
         words = [str(part) for part in rest[1:] if not isinstance(part, int)]
         if not words:

@@ -51,8 +51,8 @@ class Page:
 
     def commands(self, section: str) -> list[str]:
         """The commands of a section, in order; a block that begins with no program is what one prints."""
-        blocks = re.findall(r"^```\n(.*?)^```$", self._sections[section], flags=re.MULTILINE | re.DOTALL)
-        lines = [block.splitlines() for block in blocks if block.split()[0] in PROGRAMS]
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", self._sections[section], flags=re.MULTILINE | re.DOTALL)
+        lines = [block.splitlines() for kind, block in blocks if not kind and block.split()[0] in PROGRAMS]
         return [line for block in lines for line in block]
 
     def run(self, section: str, *, status: Mapping[str, int] | None = None) -> list[Said]:

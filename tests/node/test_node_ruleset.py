@@ -1,0 +1,110 @@
+"""What a node gives its kernel to translate and mark by; nft(8), which we did not write, reads it as it is meant."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from labctl.configuration import (
+    AddressTranslation,
+    Marking,
+    MarkingRule,
+    NodeConfiguration,
+    NodeKind,
+    Overload,
+    StaticTranslation,
+)
+from labctl.configuration.access_list import parse_access_list_entry
+from labctl.kernel import ruleset as module
+from labctl.kernel.ruleset import RulesetFailure, load_ruleset, ruleset
+
+NAT = AddressTranslation(
+    inside=("eth1",),
+    outside=("eth0", "eth2"),
+    statics=(
+        StaticTranslation(IPv4Address("10.1.1.10"), IPv4Address("10.200.1.10")),
+        StaticTranslation(IPv4Address("10.1.1.11"), IPv4Address("10.200.1.11")),
+    ),
+    overloads=(
+        Overload(IPv4Network("10.1.1.0/25"), interface="eth0"),
+        Overload(IPv4Network("10.1.1.128/25"), first=IPv4Address("10.200.9.1"), last=IPv4Address("10.200.9.6")),
+    ),
+)
+MARKING = Marking(
+    ("eth1",),
+    (
+        MarkingRule(parse_access_list_entry("permit udp any 10.1.2.0/24 eq 5060"), 46),
+        MarkingRule(parse_access_list_entry("deny icmp any any"), 0),
+        MarkingRule(parse_access_list_entry("permit ip host 10.1.1.9 any"), 26),
+    ),
+)
+
+
+def node(nat: AddressTranslation | None = None, marking: Marking | None = None) -> NodeConfiguration:
+    return NodeConfiguration("ce1", NodeKind.CE, nat=nat, marking=marking)
+
+
+def rules(text: str, chain: str) -> list[str]:
+    """The rules of a chain, in order."""
+    body = text.split(f"chain {chain} {{\n", 1)[1].split("\t}\n", 1)[0]
+    return [line.strip() for line in body.splitlines()[1:]]
+
+
+def test_a_node_that_neither_translates_nor_marks_has_no_ruleset() -> None:
+    assert ruleset(node()) == ""
+    load_ruleset("")  # and needs no program for it
+
+
+def test_statics_come_before_overloads_and_work_both_ways() -> None:
+    text = ruleset(node(NAT))
+    assert rules(text, "outward") == [
+        'oifname { "eth0", "eth2" } snat to ip saddr map { 10.1.1.10 : 10.200.1.10, 10.1.1.11 : 10.200.1.11 }',
+        'oifname "eth0" ip saddr 10.1.1.0/25 masquerade',
+        'oifname { "eth0", "eth2" } ip saddr 10.1.1.128/25 snat to 10.200.9.1-10.200.9.6',
+    ]
+    assert rules(text, "inward") == [
+        'iifname { "eth0", "eth2" } dnat to ip daddr map { 10.200.1.10 : 10.1.1.10, 10.200.1.11 : 10.1.1.11 }'
+    ]
+
+
+def test_what_is_marked_is_marked_by_the_first_rule_that_matches() -> None:
+    assert rules(ruleset(node(marking=MARKING)), "marking") == [
+        'iifname "eth1" ip protocol 17 ip daddr 10.1.2.0/24 th dport 5060 ip dscp set 46 accept',
+        'iifname "eth1" ip protocol 1 accept',
+        'iifname "eth1" ip saddr 10.1.1.9/32 ip dscp set 26 accept',
+    ]
+
+
+def test_without_nft_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATH", "/nonexistent")
+    with pytest.raises(RulesetFailure, match="'nft': sudo apt-get install nftables"):
+        load_ruleset(ruleset(node(NAT)))
+
+
+@pytest.mark.lab
+def test_nft_takes_it_and_says_the_same() -> None:
+    """In a network namespace of its own, which ends with the program."""
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "nft -f - && nft -j list ruleset"],
+        input=ruleset(node(NAT, MARKING)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    objects: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    hooks = {
+        item["chain"]["name"]: (item["chain"]["hook"], item["chain"]["prio"]) for item in objects if "chain" in item
+    }
+    # Marked before its destination is translated; translated after everything else that is routed.
+    assert hooks["untranslated"][1] < hooks["marking"][1] < hooks["inward"][1]
+    assert hooks["outward"] == hooks["unconnected"] == ("postrouting", 100)
+    said = [item["rule"] for item in objects if "rule" in item]
+    assert len(said) == 3 + 1 + 3 + 4 + 3
+    actions = [(rule["chain"], kind) for rule in said for item in rule["expr"] for kind in item]
+    assert [chain for chain, kind in actions if kind == "mangle"] == ["marking", "marking", "unconnected"]
+    assert [chain for chain, kind in actions if kind in ("snat", "masquerade", "dnat")] == ["inward", *["outward"] * 3]
+    assert {chain for chain, kind in actions if kind == "notrack"} == {"untranslated"}
