@@ -73,7 +73,7 @@ def test_a_link_is_impaired_live_and_mended_again_and_its_nodes_keep_what_they_h
     before = {name: addresses_and_routes(lab, name) for name in (one, other) if name != "sw"}
     # What a user did to a node by hand stays as well.
     if other == "pe2":
-        lab("exec", "pe2", "--", "ip", "route", "add", "198.51.100.0/24", "via", "172.16.3.2")
+        lab("exec", "pe2", "--", "ip", "route", "replace", "198.51.100.0/24", "via", "172.16.3.2")
         before["pe2"] = addresses_and_routes(lab, "pe2")
     lab("impair", link, "--delay", "25 ms")
     received, least = ping(lab, "h1", "10.1.2.10")
