@@ -2,7 +2,9 @@
 
 - `policy`, `timing`: keys and rules as both sides hold them, and when they are renewed.
 - `payloads`, `encoding`, `decoding`: the wire form, and policy to and from it.
-- `group`, `key_server`: what a key server keeps and answers. `group_member`: how a member registers.
+- `group`, `key_server`: what a key server keeps and answers.
+- `group_member`: how a member registers, and when again; `member_pull` asks for keys, `member_keys` holds them,
+  `member_push` takes rekeys.
 - `push`, `ack`: GROUPKEY-PUSH and its acknowledgement, built and opened.
 """
 
