@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labctl.cli.rendering import plain_table
+from labctl.configuration import Action
+from labctl.configuration.access_list import describe_access_list_entry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Nodes with their interfaces, links, groups, certificates, key pairs, checks."""
+    """Nodes with their interfaces, links, translations and marks, groups, certificates, key pairs, checks."""
     scale = f", clock times {plan.clock_scale:g}" if plan.clock_scale != 1 else ""
     console.print(f"Lab {plan.lab} on runtime {plan.runtime}{scale}")
-    for show in (_nodes, _links, _groups, _certificates, _key_pairs, _checks):
+    for show in (_nodes, _links, _translations, _marks, _groups, _certificates, _key_pairs, _checks):
         show(plan, console)
 
 
@@ -43,6 +45,38 @@ def _links(plan: Plan, console: Console) -> None:
         table = plain_table("LINK", "MTU")
         for link in plan.links:
             table.add_row(link.name, str(link.mtu))
+        console.print()
+        console.print(table)
+
+
+def _translations(plan: Plan, console: Console) -> None:
+    table = plain_table("NAT ON", "INSIDE", "OUTSIDE", "INSIDE LOCAL", "INSIDE GLOBAL")
+    for node in plan.nodes:
+        nat = node.configuration.nat
+        if nat is None:
+            continue
+        pairs = [(str(item.inside_local), str(item.inside_global)) for item in nat.statics]
+        for item in nat.overloads:
+            pool = str(item.first) if item.first == item.last else f"{item.first} to {item.last}"
+            pairs.append((str(item.inside_local), f"{item.interface or pool}, overload"))
+        name, inside, outside = node.name, " ".join(nat.inside), " ".join(nat.outside)
+        for local, translated in pairs:
+            table.add_row(name, inside, outside, local, translated)
+            name = inside = outside = ""
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _marks(plan: Plan, console: Console) -> None:
+    table = plain_table("MARKS ON", "INPUT", "MATCH", "DSCP")
+    for node in plan.nodes:
+        marking = node.configuration.marking
+        for rule in () if marking is None else marking.rules:
+            permits = rule.entry.action is Action.PERMIT
+            where = " ".join(marking.interfaces) if marking is not None else ""
+            table.add_row(node.name, where, describe_access_list_entry(rule.entry), str(rule.dscp) if permits else "-")
+    if table.row_count:
         console.print()
         console.print(table)
 

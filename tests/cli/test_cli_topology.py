@@ -100,6 +100,16 @@ def test_plan_shows_certificates_with_what_is_wrong_and_key_pairs(labctl: Labctl
     assert ("KS_REKEY_KEY", "2048", "ks1") in shown
 
 
+def test_plan_shows_what_is_translated_and_what_is_marked(labctl: Labctl) -> None:
+    shown = {tuple(line.split()) for line in labctl("plan", "nat-before").stdout.splitlines()}
+    assert ("ce1", "eth1", "eth0", "10.1.1.10", "10.200.1.10") in shown
+    assert ("ce2", "eth1", "eth0", "10.1.2.0/24", "10.200.2.1,", "overload") in shown
+    shown = {tuple(line.split()) for line in labctl("plan", "qos").stdout.splitlines()}
+    assert ("ce1", "eth1", "permit", "udp", "any", "any", "eq", "5060", "24") in shown
+    assert ("ce1", "eth1", "deny", "icmp", "any", "any", "-") in shown
+    assert not any("NAT" in line for line in shown)
+
+
 def test_the_same_file_is_planned_the_same_way_twice(labctl: Labctl) -> None:
     assert labctl("plan", "getvpn-basic", "--json").stdout == labctl("plan", "getvpn-basic", "--json").stdout
 

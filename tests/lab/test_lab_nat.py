@@ -206,6 +206,21 @@ def test_the_page_on_translation_in_the_path_is_so(machine: Labctl) -> None:
         machine("down", "--all")
 
 
+def test_the_page_on_marking_is_so(machine: Labctl) -> None:
+    page = Page(machine, "qos")
+    try:
+        machine.up(str(TOPOLOGIES / "qos.yml"))
+        wire = Headers(machine, "pe1--p1")
+        said = page.run("What the provider sees")
+        seen = wire.seen()
+        assert seen["10.1.1.10", "10.1.2.10", 50, 46] == 5 and "2 received" in said[2].out
+        assert "ip dscp set ef" in said[3].out
+        said = page.run("What a rule too many does", status={"labctl test": 3})
+        assert "ESP 10.1.1.10 -> 10.1.2.10 has DSCP 0, not 46" in " ".join(said[2].out.split())
+    finally:
+        machine("down", "--all")
+
+
 def _since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
     return {reason: count - before.get(reason, 0) for reason, count in now.items() if count != before.get(reason, 0)}
 
