@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from labctl.configuration import KeyServerGroup, RekeyTransport
+from labctl.gdoi.policy import GroupKeys
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.endpoint import Limits
 from labctl.simulation.crossing import protected_packet
@@ -92,10 +93,10 @@ class Invariants:
     @property
     def healing_seconds(self) -> float:
         """How long a member may lack a key that others have: until it registers before its own ends."""
-        return self.longest_tek + self._copies + self.registration_seconds
+        return self.longest_tek + self.copies + self.registration_seconds
 
     @property
-    def _copies(self) -> float:
+    def copies(self) -> float:
         """How late the last copy of a rekey is."""
         rekey = self.scenario.group.rekey
         return float(rekey.retransmit_interval * rekey.retransmit_count)
@@ -183,12 +184,7 @@ class Invariants:
         if engine is None or keys is None:
             return
         member.cleared = False
-        late = self._copies + self._slowest + LATE
-        for spi, tek in keys.teks.items():
-            self.checks[Invariant.LENGTH] += 1
-            if tek.expires > self._made.get(spi, tek.expires) + late:
-                over = tek.expires - self._made[spi]
-                self._violated(Invariant.LENGTH, now, f"{member.name} keeps {_spis([spi])} for {over:.0f} s too long")
+        self._lengths(member, keys, now)
         if member.known is not None:
             self.checks[Invariant.EVICTED] += 1
             if new := member.held - member.known:
@@ -205,6 +201,20 @@ class Invariants:
                     self._violated(Invariant.NONCE, now, what)
         if len(self.members) <= SMALL:
             self.decrypting(now)
+
+    def _lengths(self, member: Member, keys: GroupKeys, now: float) -> None:
+        """No key lives longer than it was made to, but for what nothing could date (docs/simulate.md, limits)."""
+        late = self.copies + self._slowest + LATE
+        kek = None if keys.kek is None else keys.kek.spi
+        undatable = now == member.heard_replay and kek != member.kek
+        member.kek = kek
+        for spi, tek in keys.teks.items():
+            self.checks[Invariant.LENGTH] += 1
+            over = tek.expires - self._made.get(spi, tek.expires)
+            if over > late and undatable:
+                member.undated.add(spi)
+            if over > late and spi not in member.undated:
+                self._violated(Invariant.LENGTH, now, f"{member.name} keeps {_spis([spi])} for {over:.0f} s too long")
 
     # What is looked at.
 

@@ -100,6 +100,11 @@ class Member(Party):
     held: frozenset[int] = frozenset()
     sending: frozenset[int] = frozenset()
     sender_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    # The KEK that it has; when it last heard a rekey that somebody had recorded; keys that such a rekey brought under a
+    # KEK that was new as well.
+    kek: bytes | None = None
+    heard_replay: float = -1.0
+    undated: set[int] = field(default_factory=set)
     # When its keys end, as it knows.
     ends: dict[int, float] = field(default_factory=dict)
     successes: int = 0
@@ -143,6 +148,8 @@ class Member(Party):
         self.taken = set()
         self.sender_ids = {}
         self.ends = {}
+        self.kek = None
+        self.undated = set()
         self.crossing = Crossing(membership)
         self.unregistered_since = self.accounted = now
         engine.start(now)

@@ -160,6 +160,8 @@ class World:
             party.start(self.scenario, self.now, chance, self._opener)
             self.invariants.disturbed(party, self.now, 0.0)
             party.disturbed = self.now
+            # It has forgotten the KEKs of before: a late copy of a rekey under one looks like a KEK that it has missed.
+            self.invariants.called_back(party, self.now, self.invariants.copies + self.invariants.missing_seconds)
             self.invariants.closed(party, self.now)
         self._follow(party)
 
@@ -269,6 +271,7 @@ class World:
             self.timeline.say(self.now, "attacker", f"sends a recorded rekey to {datagram.destination.address} again")
             for receiver in self._receivers(datagram):
                 if isinstance(receiver, Member):
+                    receiver.heard_replay = self.now
                     # It may be under a KEK that a member of a key tree never knew, and thinks that it has missed.
                     self.invariants.called_back(receiver, self.now, self.invariants.missing_seconds)
                 self._deliver(receiver, datagram)
