@@ -2,7 +2,8 @@
 
 - `policy`, `timing`: keys and rules as both sides hold them, and when they are renewed.
 - `payloads`, `encoding`, `decoding`: the wire form, and policy to and from it.
-- `group`, `key_server`: what a key server keeps and answers.
+- `group`, `key_server`: what a key server keeps and answers; `pull_server` hands out policy and keys, `served_groups`
+  sends what time and orders make due.
 - `group_member`: how a member registers, and when again; `member_pull` asks for keys, `member_keys` holds them,
   `member_push` takes rekeys.
 - `push`, `ack`: GROUPKEY-PUSH and its acknowledgement, built and opened.

@@ -12,8 +12,8 @@ from gdoi_parties import DENY, GCM, KS1, PERMIT, World, group, group_member, key
 from labctl.configuration import Cipher, Integrity, KeyServerGroup, TransformSet
 from labctl.gdoi import Timing
 from labctl.gdoi.group import Group
-from labctl.gdoi.key_server import MAX_PULLS_PER_PEER
 from labctl.gdoi.numbers import SaProtocol
+from labctl.gdoi.pull_server import MAX_PULLS_PER_PEER
 from labctl.isakmp import vendor
 from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.errors import LocalError
