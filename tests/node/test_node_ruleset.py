@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
+from node_requests import agent, run
 
 from labctl.configuration import (
     AddressTranslation,
+    GroupIdentity,
+    GroupMembership,
     Marking,
     MarkingRule,
     NodeConfiguration,
@@ -83,6 +87,22 @@ def test_without_nft_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_PATH", "/nonexistent")
     with pytest.raises(RulesetFailure, match="'nft': sudo apt-get install nftables"):
         load_ruleset(ruleset(node(NAT)))
+
+
+def test_a_node_that_cannot_translate_fails_and_plays_no_part_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In clear, or under an address that the policy does not know, packets would leave as they must not."""
+    monkeypatch.setattr(module, "_PATH", "/nonexistent")
+    address = IPv4Address("127.0.0.1")
+    membership = GroupMembership("G", GroupIdentity(number=1), (address,), "eth0", address)
+
+    async def main() -> None:
+        async with agent() as ce1:
+            await ce1.boot(replace(node(NAT), memberships=(membership,)))
+            event = await ce1.events.until(type="state", state="failed")
+            assert event["reason"].endswith("sudo apt-get install nftables") and event["groups"] == []
+            assert (await ce1.call("status"))["state"] == "failed"
+
+    run(main())
 
 
 @pytest.mark.lab
