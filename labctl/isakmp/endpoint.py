@@ -2,7 +2,9 @@
 
 A key server or a group member embeds an `IsakmpEndpoint` and hands it every datagram; exchanges of its own come
 back to it through `UpperExchanges`. Demultiplexing as in reference 1.4: exchanges 33 and 35 have no phase-1 context
-and go up raw; all else belongs to a phase-1 SA or to one in the making, by its cookies.
+and go up raw; all else belongs to a phase-1 SA or to one in the making, by its cookies. The latter are in
+`negotiations`, what leaves and what copies are answered with in `outgoing`; here are the SAs: how they come, what is
+said under them, and how they end.
 """
 
 from __future__ import annotations
@@ -14,23 +16,22 @@ from ipaddress import IPv4Address
 from labctl import crypto
 from labctl.configuration import Hash, IsakmpPolicy, IsakmpSettings, PreSharedKey, Trustpoint
 from labctl.isakmp import events, refusals
-from labctl.isakmp.admission import HalfOpen, HalfOpenExchanges, NotAdmitted
-from labctl.isakmp.arrivals import Arrivals
 from labctl.isakmp.associations import Associations
-from labctl.isakmp.authentication import UNKNOWN, CertificateRefused, CredentialMissing, Credentials
+from labctl.isakmp.authentication import UNKNOWN, CertificateRefused, Credentials
 from labctl.isakmp.counts import Counts
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
-from labctl.isakmp.events import Cause, Ending
-from labctl.isakmp.header import HEADER_OCTETS, ZERO_COOKIE, Doi, ExchangeType, Header, PayloadType
+from labctl.isakmp.events import Ending
+from labctl.isakmp.header import HEADER_OCTETS, Doi, ExchangeType, Header
 from labctl.isakmp.kept import KeptPeers
 from labctl.isakmp.limits import Limits
 from labctl.isakmp.liveness import Liveness, Verdict
-from labctl.isakmp.main_mode import MainMode, RandomSource, State, Terms
-from labctl.isakmp.payloads import Delete, Notification, Payload, pack_chain, parse_chain
+from labctl.isakmp.main_mode import MainMode, RandomSource, Terms
+from labctl.isakmp.negotiations import Negotiations
+from labctl.isakmp.outgoing import Outgoing
+from labctl.isakmp.payloads import Delete, Notification, parse_chain
 from labctl.isakmp.payloads.control import PROTOCOL_ISAKMP
 from labctl.isakmp.reader import Reader
-from labctl.isakmp.replies import Replies
 from labctl.isakmp.requests import Key, Outcome, Requests
 from labctl.isakmp.restarts import Restarts
 from labctl.isakmp.sa import Phase1Sa
@@ -70,24 +71,27 @@ class IsakmpEndpoint:
         self.limits = limits
         self.counts = Counts()
         self._upper = upper
-        self._policies = tuple(policies)
         self._credentials = Credentials(pre_shared_keys, trustpoints, started)
-        self._random = random
-        self._relaxed_doi = relaxed_doi
-        self._initial_contact = initial_contact
         self._associations = Associations()
-        self._half_open = HalfOpenExchanges(limits)
-        self._replies = Replies(limits.replies, limits.reply_seconds)
-        # What anybody can draw from us: it must not push out the replies that peers of ours need.
-        self._first_replies = Replies(limits.first_replies, limits.reply_seconds)
+        self._outgoing = Outgoing(limits, self.counts, random)
         self._timers: Timers[Key] = Timers()
-        self._outgoing: list[Datagram] = []
         self._events: deque[events.Event] = deque(maxlen=limits.events)
-        self._arrivals = Arrivals(self._half_open, limits, self._timers, self.counts, self._events.append, random)
-        self._requests = Requests(limits, self._timers, self._outgoing)
+        self._restarts = Restarts(limits)
+        self._requests = Requests(limits, self._timers, self._outgoing.datagrams)
+        self._negotiations = Negotiations(
+            Terms(tuple(policies), self._credentials, relaxed_doi, random, initial_contact),
+            self._associations,
+            self._restarts,
+            self._requests,
+            self._outgoing,
+            limits,
+            self._timers,
+            self.counts,
+            tell=self._events.append,
+            fail=self._fail,
+        )
         self._liveness = Liveness(settings.keepalive, keepalive_peers, limits, self._timers, random)
         self._kept = KeptPeers(limits, self._timers, random)
-        self._restarts = Restarts(limits)
 
     # What the owner reads.
 
@@ -99,17 +103,17 @@ class IsakmpEndpoint:
     @property
     def half_open_count(self) -> int:
         """Exchanges in the making, ours and the peers'."""
-        return len(self._half_open)
+        return len(self._negotiations.half_open)
 
     @property
     def half_open(self) -> Sequence[MainMode]:
         """Exchanges in the making, for reading."""
-        return [entry.exchange for _, entry in self._half_open]
+        return [entry.exchange for _, entry in self._negotiations.half_open]
 
     @property
     def kept_replies(self) -> int:
         """Replies kept for duplicates."""
-        return len(self._replies) + len(self._first_replies)
+        return self._outgoing.kept_replies
 
     def association_with(self, peer: Endpoint, *, until: float = 0.0) -> Phase1Sa | None:
         """The newest SA with a peer, if it lives `until` then and nothing speaks against it."""
@@ -118,9 +122,7 @@ class IsakmpEndpoint:
 
     def datagrams_to_send(self) -> list[Datagram]:
         """What has to leave, in order; the list is emptied."""
-        out = self._outgoing[:]
-        self._outgoing.clear()
-        return out
+        return self._outgoing.take()
 
     def next_event(self) -> events.Event | None:
         """The oldest event not fetched yet."""
@@ -134,21 +136,11 @@ class IsakmpEndpoint:
 
     def initiate(self, local: Endpoint, peer: Endpoint, now: float, *, doi: int = Doi.GDOI) -> bool:
         """Begin phase 1. False, with `on_failed`, where there is neither key nor certificate for the peer."""
-        exchange = MainMode(self._terms(), local, peer, initiator=True)
-        try:
-            data = exchange.first_message(doi=doi)
-        except CredentialMissing as error:
-            self._fail(peer, True, Cause.NO_KEY, error.reason, now)
-            return False
-        cookie = self._half_open.add(exchange)
-        self._requests.send(("phase1", cookie, 0), Datagram(data, local, peer), now)
-        return True
+        return self._negotiations.begin(local, peer, now, doi=doi)
 
     def abandon(self, peer: Endpoint) -> None:
         """Stop every phase 1 of ours with a peer."""
-        for cookie, entry in self._half_open:
-            if entry.exchange.initiator and entry.exchange.peer == peer:
-                self._drop_half_open(cookie)
+        self._negotiations.abandon(peer)
 
     def set_trustpoints(self, trustpoints: Sequence[Trustpoint], now: float) -> None:
         """Certificates, CAs and CRLs from now on; SAs whose certificate they do not bear out end.
@@ -176,7 +168,7 @@ class IsakmpEndpoint:
     def keep(self, local: Endpoint, peer: Endpoint, now: float) -> None:
         """Hold an SA with a peer from now on: it is authenticated anew before it ends, and when it has ended."""
         self._kept.keep(local, peer)
-        if self.association_with(peer) is None and not self._half_open.initiated_with(peer):
+        if self.association_with(peer) is None and not self._negotiations.half_open.initiated_with(peer):
             self.initiate(local, peer, now)
 
     def release(self, peer: Endpoint) -> None:
@@ -189,7 +181,7 @@ class IsakmpEndpoint:
 
     def send(self, sa: Phase1Sa, data: bytes, now: float) -> None:
         """Send a message under an SA, once."""
-        self._outgoing.append(Datagram(data, sa.local, sa.peer))
+        self._outgoing.datagrams.append(Datagram(data, sa.local, sa.peer))
         self._ask_on_demand(sa, now)
 
     def request(self, sa: Phase1Sa, message_id: int, data: bytes, now: float) -> None:
@@ -203,25 +195,18 @@ class IsakmpEndpoint:
 
     def reply(self, received: Received, data: bytes | None, now: float) -> None:
         """Answer a message (or note, with None, that it is dealt with): a duplicate of it gets the same again."""
-        answer = None
-        if data is not None:
-            answer = Datagram(data, received.datagram.destination, received.datagram.source)
-            self._outgoing.append(answer)
-        if received.header.responder_cookie == ZERO_COOKIE:
-            self._first_replies.keep(received.digest, answer, now)
-        else:
-            self._replies.keep(received.digest, answer, now)
+        self._outgoing.answer(received, data, now)
 
     def notify(self, sa: Phase1Sa, kind: NotifyType, data: bytes = b"") -> None:
         """Tell a peer something under an SA (RFC 2409 5.7)."""
-        self._inform(sa, Notification(kind, Doi.GDOI, PROTOCOL_ISAKMP, sa.cookies, data))
+        self._outgoing.inform(sa, Notification(kind, Doi.GDOI, PROTOCOL_ISAKMP, sa.cookies, data))
 
     def delete(self, sa: Phase1Sa, now: float, reason: str, *, tell: bool = True) -> None:
         """End an SA, telling the peer with a Delete (reference 2.8)."""
         if not self._associations.remove(sa):
             return
         if tell:
-            self._inform(sa, Delete(Doi.GDOI, PROTOCOL_ISAKMP, len(sa.cookies), (sa.cookies,)))
+            self._outgoing.inform(sa, Delete(Doi.GDOI, PROTOCOL_ISAKMP, len(sa.cookies), (sa.cookies,)))
         self._timers.cancel(("association", sa.cookies, 0))
         self._restarts.ended(sa, now)
         self._liveness.end(sa)
@@ -236,7 +221,7 @@ class IsakmpEndpoint:
         try:
             header = Header.parse(datagram.data)
             digest = crypto.digest(Hash.SHA256, datagram.source.packed, datagram.data)
-            if self._resend(digest, now):
+            if self._outgoing.answer_again(digest, now):
                 return
             self._dispatch(Received(header, datagram, digest), now)
         except PeerError as error:
@@ -249,7 +234,7 @@ class IsakmpEndpoint:
             kind, cookies, _ = key
             if kind == "half-open":
                 self.counts.half_open_timed_out += 1
-                self._time_out(cookies, now)
+                self._negotiations.time_out(cookies, now)
             elif kind == "kept":
                 self._begin_kept(cookies, now)
             elif kind in ("association", "liveness", "renew"):
@@ -265,7 +250,7 @@ class IsakmpEndpoint:
             self.delete(sa, now, Ending.EXPIRED)
         elif kind == "renew":
             newest = self.association_with(sa.peer) is sa
-            if sa.peer in self._kept and newest and not self._half_open.initiated_with(sa.peer):
+            if sa.peer in self._kept and newest and not self._negotiations.half_open.initiated_with(sa.peer):
                 self.counts.renewed += 1
                 self.initiate(sa.local, sa.peer, now, doi=sa.doi)
         elif (verdict := self._liveness.on_timer(sa)) is Verdict.ASK:
@@ -277,21 +262,14 @@ class IsakmpEndpoint:
 
     # Receiving.
 
-    def _resend(self, digest: bytes, now: float) -> bool:
-        known, answer = self._replies.find(digest, now)
-        if not known:
-            known, answer = self._first_replies.find(digest, now)
-        self.counts.duplicates += known
-        if answer is not None:
-            self._outgoing.append(answer)
-        return known
-
     def _dispatch(self, received: Received, now: float) -> None:
         header = received.header
         if header.exchange in (ExchangeType.GROUPKEY_PUSH, ExchangeType.GROUPKEY_PUSH_ACK):
             self._upper.on_group_datagram(received, now)
         elif header.exchange == ExchangeType.MAIN_MODE:
-            self._receive_main_mode(received, now)
+            exchange = self._negotiations.receive(received, now)
+            if exchange is not None and exchange.sa is not None:
+                self._establish(exchange, exchange.sa, now)
         elif header.exchange == ExchangeType.INFORMATIONAL:
             self._receive_informational(received, now)
         else:
@@ -303,81 +281,8 @@ class IsakmpEndpoint:
                 raise PeerError("message ID 0 outside phase 1", NotifyType.INVALID_MESSAGE_ID)
             self._upper.on_exchange(sa, received, now)
 
-    def _receive_main_mode(self, received: Received, now: float) -> None:
-        header, datagram = received.header, received.datagram
-        if header.message_id != 0:
-            raise PeerError("phase 1 has message ID 0", NotifyType.INVALID_MESSAGE_ID)
-        if header.responder_cookie == ZERO_COOKIE:
-            self._answer_offer(received, now)
-            return
-        cookie = header.initiator_cookie if header.initiator_cookie in self._half_open else header.responder_cookie
-        entry = self._half_open.get(cookie) or self._restore(received, now)
-        if entry is None or entry.exchange.peer != datagram.source:
-            raise PeerError("no phase 1 with these cookies", NotifyType.INVALID_COOKIE)
-        exchange = entry.exchange
-        if exchange.initiator:
-            exchange.says_initial_contact = self._is_first_contact(exchange.peer)
-        if exchange.state is not State.WAIT_SA and exchange.cookies != header.cookies:
-            raise PeerError("no phase 1 with these cookies", NotifyType.INVALID_COOKIE)
-        try:
-            answer = exchange.receive(header, datagram.data, now)
-        except PeerError as error:
-            self._phase1_error(cookie, entry, received, error, now)
-            raise
-        if exchange.initiator:
-            self._requests.settle(("phase1", cookie, 0))
-            self.reply(received, None, now)
-            if answer is not None:
-                self._requests.send(("phase1", cookie, 0), Datagram(answer, exchange.local, exchange.peer), now)
-        else:
-            self._half_open.prove(cookie)
-            self.reply(received, answer, now)
-        if exchange.sa is not None:
-            self._establish(cookie, exchange, exchange.sa, now)
-
-    def _is_first_contact(self, peer: Endpoint) -> bool:
-        """No SA with the peer that we believe in: it may forget what it has of us (RFC 2407 4.6.3.3)."""
-        held = (sa for sa in self._associations.of(peer.address) if self._restarts.believed(sa))
-        return self._initial_contact and next(held, None) is None
-
-    def _answer_offer(self, received: Received, now: float) -> None:
-        peer = received.datagram.source
-        try:
-            answer = self._arrivals.begin(received, self._terms(), now)
-        except NotAdmitted:
-            raise
-        except PeerError as error:
-            self._refuse(received, error.notify, now)
-            self._fail(peer, False, refusals.cause_of(error), error.reason, now)
-            raise
-        self.reply(received, answer, now)
-
-    def _restore(self, received: Received, now: float) -> HalfOpen | None:
-        """The exchange of a message 3 that made place for others meanwhile. Not one that has come to its end."""
-        if self._associations.get(received.header.cookies) is not None:
-            return None
-        return self._arrivals.restore(received, self._terms(), now)
-
-    def _phase1_error(self, cookie: bytes, entry: HalfOpen, received: Received, error: PeerError, now: float) -> None:
-        """A bad message does not end an exchange: anybody can send one. It is told once, and counts at the end."""
-        exchange, cause = entry.exchange, refusals.cause_of(error)
-        text = refusals.text_for(error, exchange.vendor_ids)
-        if exchange.initiator:
-            entry.hint = events.Phase1Hint(exchange.peer, cause, error.reason)
-            self._events.append(entry.hint)
-            if cause == Cause.CERTIFICATE and not entry.reported:
-                entry.reported = True
-                sa = exchange.refusing(received.datagram.data)
-                self._inform(sa, Notification(error.notify, Doi.GDOI, PROTOCOL_ISAKMP, sa.cookies, text))
-        elif not entry.reported:
-            entry.reported = True
-            self._refuse(received, error.notify, now, text)
-            self._fail(exchange.peer, False, cause, error.reason, now)
-
-    def _establish(self, cookie: bytes, exchange: MainMode, sa: Phase1Sa, now: float) -> None:
-        self._drop_half_open(cookie)
-        if not exchange.initiator:
-            self._arrivals.authenticated(cookie)
+    def _establish(self, exchange: MainMode, sa: Phase1Sa, now: float) -> None:
+        """Phase 1 has succeeded: keep its SA, and end those that it replaces."""
         if exchange.initial_contact:
             for old in [old for old in self._associations.of_identity(sa) if old.same_party(sa)]:
                 self.counts.replaced_by_initial_contact += 1
@@ -407,7 +312,7 @@ class IsakmpEndpoint:
         opened = sa.open(header, received.datagram.data)
         sa.verify(opened, header.message_id.to_bytes(4, "big"))
         sa.forget(header.message_id)
-        self.reply(received, None, now)
+        self._outgoing.answer(received, None, now)
         for item in opened.payloads:
             if isinstance(item.payload, Notification):
                 self._notified(sa, item.payload, now)
@@ -416,7 +321,7 @@ class IsakmpEndpoint:
 
     def _notified(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
         if notification.kind == NotifyType.R_U_THERE:
-            self._inform(sa, self._liveness.answer(sa, notification))
+            self._outgoing.inform(sa, self._liveness.answer(sa, notification))
             self._liveness.heard(sa, now)
             self.counts.keepalives_answered += 1
             return
@@ -445,16 +350,13 @@ class IsakmpEndpoint:
     def _receive_hint(self, received: Received, sa: Phase1Sa | None, now: float) -> None:
         """A notification in clear is a hint only (reference 2.8): shown, never taken for true."""
         header, peer = received.header, received.datagram.source
-        entry = self._half_open.get(header.initiator_cookie)
+        entry = self._negotiations.half_open.get(header.initiator_cookie)
         half_open = entry is not None and entry.exchange.peer == peer
         if not half_open and (sa is None or sa.peer != peer):
             raise PeerError("an informational message outside any SA", NotifyType.INVALID_COOKIE)
         notification = _error_in(received)
         if entry is not None and half_open:
-            exchange = entry.exchange
-            cause, reason = refusals.explain(notification, exchange.method.signs, exchange.vendor_ids)
-            entry.hint = events.Phase1Hint(peer, cause, reason)
-            self._events.append(entry.hint)
+            self._negotiations.take_hint(entry, notification)
         elif sa is not None and notification.kind == NotifyType.INVALID_COOKIE:
             self._doubt(sa, now)
 
@@ -467,7 +369,7 @@ class IsakmpEndpoint:
         waits = self._requests.waits(sa.cookies) or self._liveness.waits(sa)
         if waits and self._restarts.believed(sa):
             self._restarts.doubt(sa)
-            if not self._half_open.initiated_with(sa.peer):
+            if not self._negotiations.half_open.initiated_with(sa.peer):
                 self.initiate(sa.local, sa.peer, now, doi=sa.doi)
 
     def _answer_unknown(self, received: Received, now: float) -> None:
@@ -475,16 +377,13 @@ class IsakmpEndpoint:
         self.counts.unknown_cookies += 1
         if self._restarts.may_answer(received.header, now):
             self._events.append(events.UnknownCookies(received.datagram.source, now))
-            self._refuse(received, NotifyType.INVALID_COOKIE, now)
+            self._outgoing.refuse(received, NotifyType.INVALID_COOKIE, now)
 
     # Sending.
 
-    def _terms(self) -> Terms:
-        return Terms(self._policies, self._credentials, self._relaxed_doi, self._random, self._initial_contact)
-
     def _ask(self, sa: Phase1Sa, now: float) -> None:
         self.counts.keepalives_sent += 1
-        self._inform(sa, self._liveness.question(sa, now))
+        self._outgoing.inform(sa, self._liveness.question(sa, now))
 
     def _ask_on_demand(self, sa: Phase1Sa, now: float) -> None:
         if self._liveness.sending(sa, now):
@@ -493,65 +392,25 @@ class IsakmpEndpoint:
     def _begin_kept(self, key: bytes, now: float) -> None:
         """Phase 1 with a peer that is kept and with which there is no SA."""
         for local, peer in self._kept.peers(key):
-            if self.association_with(peer) is None and not self._half_open.initiated_with(peer):
+            if self.association_with(peer) is None and not self._negotiations.half_open.initiated_with(peer):
                 self.initiate(local, peer, now)
 
     def _bring_back(self, peer: Endpoint, now: float) -> None:
         if self.association_with(peer) is None:
             self._kept.lost(peer, now)
 
-    def _inform(self, sa: Phase1Sa, payload: Payload) -> None:
-        message_id = self.new_message_id()
-        self._outgoing.append(Datagram(sa.informational(message_id, payload), sa.local, sa.peer))
-        sa.forget(message_id)
-
     def new_message_id(self) -> int:
         """A random message ID, not zero."""
-        while (number := int.from_bytes(self._random(4), "big")) == 0:
-            pass
-        return number
-
-    def _refuse(self, received: Received, kind: NotifyType, now: float, text: bytes = b"") -> None:
-        """Tell in clear why we do not go on; kept as the reply, so that copies of the message cost nothing."""
-        header = received.header
-        body = pack_chain([Notification(kind, Doi.GDOI, PROTOCOL_ISAKMP, data=text)])
-        answer = Header(
-            header.initiator_cookie,
-            header.responder_cookie if header.responder_cookie != ZERO_COOKIE else self._random(8),
-            PayloadType.NOTIFY,
-            ExchangeType.INFORMATIONAL,
-            0,
-            self.new_message_id(),
-            HEADER_OCTETS + len(body),
-        )
-        self.reply(received, answer.pack() + body, now)
+        return self._outgoing.new_message_id()
 
     def _resend_request(self, key: Key, now: float) -> None:
         if self._requests.on_timer(key, now) is not Outcome.GIVEN_UP:
             return
         kind, cookies, message_id = key
         if kind == "phase1":
-            self._time_out(cookies, now)
+            self._negotiations.time_out(cookies, now)
         elif (sa := self._associations.get(cookies)) is not None:
             self._upper.on_request_failed(sa, message_id, now)
-
-    def _time_out(self, cookie: bytes, now: float) -> None:
-        entry = self._half_open.get(cookie)
-        if entry is None:
-            return
-        exchange = entry.exchange
-        self._drop_half_open(cookie)
-        if entry.hint is not None:
-            self._fail(exchange.peer, exchange.initiator, entry.hint.cause, entry.hint.reason, now)
-        elif not entry.reported:
-            expected = {State.WAIT_SA: "message 2", State.WAIT_KE_OF_RESPONDER: "message 4"}
-            waited = expected.get(exchange.state, f"message {exchange.state.value}")
-            reason = "it does not answer" if exchange.state is State.WAIT_SA else f"{waited} never came"
-            self._fail(exchange.peer, exchange.initiator, Cause.TIMEOUT, reason, now)
-
-    def _drop_half_open(self, cookie: bytes) -> None:
-        self._arrivals.drop(cookie)
-        self._requests.settle(("phase1", cookie, 0))
 
     def _fail(self, peer: Endpoint, initiator: bool, cause: str, reason: str, now: float) -> None:
         self.counts.failed += 1
