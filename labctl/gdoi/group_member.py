@@ -26,8 +26,9 @@ from labctl.configuration import (
     SaDirection,
     Trustpoint,
 )
+from labctl.gdoi import member_log
 from labctl.gdoi.decoding import Policy
-from labctl.gdoi.events import Event, KeysLost, LogMessage, Phase1KeyLog, StateChanged
+from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog, StateChanged
 from labctl.gdoi.member_keys import MemberKeys
 from labctl.gdoi.member_pull import MemberPull
 from labctl.gdoi.member_push import MemberPush
@@ -109,10 +110,7 @@ class GroupMember:
         # Made once: a member that is cut off tries again and again.
         self._local = Endpoint(membership.local_address)
         self._servers = tuple(Endpoint(address) for address in membership.key_servers)
-        self._beginnings = tuple(
-            f"Start registration to KS {address} for group {membership.name} using address {membership.local_address}"
-            for address in membership.key_servers
-        )
+        self._beginnings = tuple(member_log.begins(membership, address) for address in membership.key_servers)
         self._waiting = tuple(f"{address}: waiting for its first answer" for address in membership.key_servers)
         self._isakmp = IsakmpEndpoint(
             self,
@@ -150,7 +148,7 @@ class GroupMember:
             self._isakmp.delete(sa, now, "the member leaves the group")
         self._forget_policy()
         self._set(State.IDLE, "")
-        self._log("GDOI", 5, "GM_UNREGISTER", f"GM left the group {self.membership.name}.")
+        self._events.append(member_log.left(self.membership))
 
     def receive_datagram(self, datagram: Datagram, now: float) -> None:
         """Take a datagram; whatever it holds, nothing is raised."""
@@ -191,7 +189,7 @@ class GroupMember:
 
     def clear(self, now: float) -> None:
         """`clear crypto gdoi`: forget policy and keys, and register at once."""
-        self._log("GDOI", 5, "GM_CLEAR_REGISTER", f"GM clears the policy of group {self.membership.name}.")
+        self._events.append(member_log.cleared(self.membership))
         self._abandon_registration(now)
         self._forget_policy()
         self.start(now)
@@ -200,11 +198,7 @@ class GroupMember:
         """`clear crypto sa` and all that has the same effect: register anew, keeping the keys until then."""
         if self.state in (State.PHASE1, State.REQUESTED, State.ACCEPTED):
             return
-        text = (
-            f"The IPSec SA created for group {self.membership.name} may have expired/been cleared, "
-            "or didn't go through. Re-register to KS."
-        )
-        self._log("GDOI", 4, "GM_RE_REGISTER", text)
+        self._events.append(member_log.registers_again(self.membership))
         self._timers.cancel(_Timer.RESUME)
         self.start(now)
 
@@ -239,8 +233,7 @@ class GroupMember:
         servers, last = self.membership.key_servers, self.registered_with
         self._index = (servers.index(last) + 1) % len(servers) if last in servers else 0
         self._rounds = 0
-        text = f"GM recovery: {kind} in group {self.membership.name}. Register to KS {servers[self._index]}."
-        self._log("GDOI", 4, "GM_RECOVERY_REGISTRATION", text)
+        self._events.append(member_log.recovers(self.membership, kind, servers[self._index]))
         self._attempt(now)
 
     def unknown_spi(self, spi: int, now: float) -> None:
@@ -281,8 +274,7 @@ class GroupMember:
     def _miss_rekey(self) -> None:
         """The window has come, so no rekey brought newer keys: worth a word where some were to be expected."""
         if self.keys is not None and self.keys.kek is not None and self.registered_with is not None:
-            text = f"GM did not receive rekey from KS {self.registered_with} in group {self.membership.name}."
-            self._log("GDOI", 5, "GM_REKEY_NOT_RECD", text)
+            self._events.append(member_log.misses_rekey(self.membership, self.registered_with))
 
     # What the agent asks.
 
@@ -334,7 +326,7 @@ class GroupMember:
         self.key_server = server.address
         self.attempts += 1
         self._pull = None
-        self._log("CRYPTO", 5, "GM_REGSTER", self._beginnings[self._index])
+        self._events.append(self._beginnings[self._index])
         # Phase 1 of a registration before is used again where it lasts for this one.
         association = self._isakmp.association_with(server, until=now + self._isakmp.limits.reuse_seconds)
         if association is not None:
@@ -351,7 +343,7 @@ class GroupMember:
         self._index += 1
         if self._index < len(self.membership.key_servers):
             self._set(State.PHASE1, reason)
-            self._log("CRYPTO", 5, "GM_CONN_NEXT_SER", "GM is connecting to next key server from the list")
+            self._events.append(member_log.goes_on())
             self._timers.set(_Timer.RESUME, now)
             return
         self._index = 0
@@ -370,32 +362,20 @@ class GroupMember:
 
     def _reject(self, sa: Phase1Sa, reason: str, now: float) -> None:
         """Policy that we cannot take: say so and leave phase 1 (RFC 6407 3.3)."""
-        text = (
-            f"Registration: Policy in SA payload sent by KS {sa.peer.address} rejected by GM in the group "
-            f"{self.membership.name} reason {reason}"
-        )
-        self._log("GDOI", 4, "GM_REJECTING_SA_PAYLOAD", text)
+        self._events.append(member_log.rejects(self.membership, sa.peer.address, reason))
         self._pull = None
         self._isakmp.notify(sa, NotifyType.NO_PROPOSAL_CHOSEN)
         self._isakmp.delete(sa, now, "the policy is not acceptable")
         self._failed(f"its policy is not acceptable: {reason}", now)
 
     def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
-        name, address = self.membership.name, self.membership.local_address
         self._keys.install(keys, now)
         self._push.registered()
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
         self._rounds = 0
-        if self.membership.local_policy:
-            self._log("GDOI", 5, "GM_ACL_MERGE", f"ACL between KS and GM in group {name} merged.")
-        text = f"SUCCESS: Installation of Reg/Rekey policies from KS {server} for group {name} & gm identity {address}"
-        self._log("GDOI", 5, "GM_INSTALL_POLICIES_SUCCESS", text)
-        text = (
-            f"Registration to KS {server} complete for group {name} using address {address} [fvrf default ivrf default]"
-        )
-        self._log("GDOI", 5, "GM_REGS_COMPL", text)
+        self._events.extend(member_log.succeeded(self.membership, server))
         self._schedule_registration(now)
         self._refresh_keys(now)
         self._set(State.REGISTERED, "")
@@ -458,7 +438,7 @@ class GroupMember:
             answer = pull.receive(sa, received, now)
         except InvalidHash:
             if first:
-                self._log("GDOI", 4, "GM_HASH_FAIL", f"Bad hash in registration message from {sa.peer.address}")
+                self._events.append(member_log.bad_hash(sa.peer.address))
             raise
         if isinstance(answer, Policy):
             self._set(State.ACCEPTED, f"{sa.peer.address}: waiting for the keys")
@@ -488,18 +468,13 @@ class GroupMember:
         if outcome.wiped:
             self._come_back(now)
         elif outcome.kek_deleted and outcome.keys.kek is None:
-            text = (
-                f"GM received delete-msg from KS in group {self.membership.name}. TEKs lifetime are reduced and "
-                "re-registration will start before SA expiry"
-            )
-            self._log("GDOI", 4, "GM_RECV_DELETE", text)
+            self._events.append(member_log.keys_shortened(self.membership))
             left = min(tek.expires for tek in outcome.keys.teks.values()) - now
             # Spread over the first half of what is left: time for every key server of the list.
             self._register_at(now + left * 0.5 * self._share())
         else:
             if outcome.deleted:
-                text = f"GM received policy replace now from KS in group {self.membership.name}."
-                self._log("GDOI", 5, "GM_RECV_POLICY_REPLACE_NOW", text)
+                self._events.append(member_log.keys_replaced(self.membership))
             self._schedule_registration(now)
         self._refresh_keys(now)
         for datagram in taken.early:
@@ -508,11 +483,7 @@ class GroupMember:
     def _come_back(self, now: float) -> None:
         """Everything was taken from us: register again, not all members at once (reference 4.5)."""
         pause = self._timing.wiped * self._share()
-        text = (
-            f"GM received delete-msg from KS in group {self.membership.name} with REMOVAL-NOW. "
-            f"Re-registration will start in a randomly chosen period of {pause:.0f} sec"
-        )
-        self._log("GDOI", 4, "GM_RECV_DELETE_IMMEDIATE", text)
+        self._events.append(member_log.keys_wiped(self.membership, pause))
         self._events.append(KeysLost(self.membership.name, policy=True))
         self._timers.cancel(_Timer.KEYS)
         self._timers.cancel(_Timer.REGISTER)
@@ -536,6 +507,3 @@ class GroupMember:
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self._events.append(StateChanged(self.membership.name))
-
-    def _log(self, facility: str, severity: int, mnemonic: str, text: str) -> None:
-        self._events.append(LogMessage(facility, severity, mnemonic, text))
