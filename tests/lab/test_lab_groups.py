@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_command import TIMEOUT, Labctl, finish
+from lab_command import Labctl, finish
+from lab_group import until
 
 pytestmark = pytest.mark.lab
 
@@ -183,13 +184,6 @@ def test_two_groups_share_an_interface_each_with_its_crypto_map_entry(lab: Labct
     assert received == {"A": 1, "B": 1}, "one port, and each membership takes the rekeys of its own group"
     report = lab.json("test")
     assert report["failed"] == report["inconclusive"] == 0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def until_received(lab: Labctl, node: str, group: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
-from lab_command import TIMEOUT, Labctl
+from lab_command import Labctl
+from lab_group import until
 
 pytestmark = pytest.mark.lab
 
@@ -162,14 +162,6 @@ def test_multicast_goes_on_over_a_link_that_was_opened_and_closed(lab: Labctl) -
         lab("gdoi", "rekey", "ks1")
         for name, had in before.items():
             until(partial(_has_rekey_after, lab, name, had), f"{name} has the rekey")
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again until it holds: routers say hello in their own time."""
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def _has_rekey_after(lab: Labctl, name: str, had: int) -> bool:

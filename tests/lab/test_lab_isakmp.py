@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lab_command import TIMEOUT, Labctl
+from lab_command import Labctl
+from lab_group import until
 
 pytestmark = pytest.mark.lab
 
@@ -35,13 +35,6 @@ def lab(machine: Labctl) -> Iterator[Labctl]:
     machine.up()
     yield machine
     machine("down", "--all")
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, f"it did not become so that {what}"
-        time.sleep(0.2)
 
 
 def phase1(lab: Labctl, node: str) -> Any:

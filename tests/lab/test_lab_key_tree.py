@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from lab_command import TIMEOUT, Labctl
+from lab_group import group_of, logged, until
 
 pytestmark = pytest.mark.lab
 
@@ -46,25 +44,8 @@ def lab(machine: Labctl) -> Iterator[Labctl]:
     machine("down", "--all")
 
 
-def group_of(lab: Labctl, node: str) -> Any:
-    (group,) = lab.json("gdoi", "show", node)
-    return group
-
-
 def spis_of(lab: Labctl, node: str) -> set[str]:
     return {tek["spi"] for tek in group_of(lab, node)["teks"]}
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again until it holds: the lab's clock decides when, and no event tells."""
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
-def logged(lab: Labctl, node: str) -> list[str]:
-    return re.findall(r"%(?:GDOI|CRYPTO)-\d-(\w+):", lab("logs", node).stdout)
 
 
 @pytest.mark.parametrize("transport", ["multicast", "unicast"])

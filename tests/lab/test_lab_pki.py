@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from lab_command import TIMEOUT, Labctl
+from lab_command import Labctl
+from lab_group import group_of, until
 
 from labctl.cli.status import ExitStatus
 from labctl.configuration import Encryption, Hash
@@ -45,19 +44,6 @@ def lab(machine: Labctl) -> Iterator[Labctl]:
 def start(lab: Labctl, text: str) -> None:
     (lab.folder / "topology.yml").write_text(text)
     lab.up()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again until it holds: the lab decides when, and no event tells."""
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
-def group_of(lab: Labctl, node: str) -> Any:
-    (group,) = lab.json("gdoi", "show", node)
-    return group
 
 
 def registered(lab: Labctl, node: str) -> bool:
