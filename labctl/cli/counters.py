@@ -83,8 +83,7 @@ def _interfaces(found: dict[str, Any], before: dict[str, Any], first: bool) -> T
             return _number(counts[key], old.get(key), first)
 
         columns = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_dropped", "tx_dropped")
-        errors = {"all": counts["rx_errors"] + counts["tx_errors"]}
-        table.add_row(name, *(cell(key) for key in columns), cell("all", errors, {}) if first else str(errors["all"]))
+        table.add_row(name, *(cell(key) for key in columns), str(counts["rx_errors"] + counts["tx_errors"]))
     return table
 
 

@@ -14,8 +14,8 @@ RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
 AF_INET, AF_INET6 = 2, 10
 
-_IFADDRMSG = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
+IFADDRMSG = struct.Struct("=BBBBI")
+RTMSG = struct.Struct("=BBBBBBBBI")
 
 
 def _family(version: int) -> int:
@@ -25,7 +25,7 @@ def _family(version: int) -> int:
 def address(index: int, interface: str, value: IPv4Interface | IPv6Interface) -> Request:
     """An address on the link with this index. IPv6 ones are usable at once: a lab's addresses are planned."""
     length = value.network.prefixlen
-    body = _IFADDRMSG.pack(_family(value.version), length, 0, 0, index)
+    body = IFADDRMSG.pack(_family(value.version), length, 0, 0, index)
     body += attribute(IFA_LOCAL, value.ip.packed) + attribute(IFA_ADDRESS, value.ip.packed)
     if isinstance(value, IPv4Interface):
         if length < 31:  # RFC 3021: a /31 has no broadcast address
@@ -39,7 +39,7 @@ def address(index: int, interface: str, value: IPv4Interface | IPv6Interface) ->
 def route(prefix: IPv4Network | IPv6Network, next_hop: IPv4Address | IPv6Address, index: int) -> Request:
     """A static route through a neighbour on the link with this index; an older one for the prefix is replaced."""
     head = (_family(prefix.version), prefix.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE)
-    body = _RTMSG.pack(*head, RTN_UNICAST, 0)
+    body = RTMSG.pack(*head, RTN_UNICAST, 0)
     if prefix.prefixlen:
         body += attribute(RTA_DST, prefix.network_address.packed)
     body += attribute(RTA_GATEWAY, next_hop.packed) + u32(RTA_OIF, index)

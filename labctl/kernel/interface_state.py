@@ -10,17 +10,14 @@ import struct
 from dataclasses import dataclass
 
 from labctl.kernel import links
-from labctl.kernel.addresses import RTM_NEWADDR, RTM_NEWROUTE
-from labctl.kernel.lookups import RTA_GATEWAY, RTA_OIF
+from labctl.kernel.addresses import IFADDRMSG, RTM_NEWADDR, RTM_NEWROUTE, RTMSG
+from labctl.kernel.lookups import RTA_GATEWAY, RTA_OIF, RTM_GETROUTE
 from labctl.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, Request, RouteSocket, attribute, attributes, u32
 
-RTM_GETADDR, RTM_GETROUTE = 22, 26
+RTM_GETADDR = 22
 IFA_CACHEINFO, RTA_CACHEINFO = 6, 12
 RTPROT_KERNEL, RT_TABLE_LOCAL, RTN_UNICAST = 2, 255, 1
 AF_UNSPEC = 0
-
-_IFADDRMSG = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +33,20 @@ def read_state(route: RouteSocket, interface: str) -> InterfaceState:
     """What is on an interface of the socket's namespace. Raises OSError, KeyError if there is none of that name."""
     link = links.list_links(route)[interface]
     found = []
-    for body in route.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0)):
-        family, length, _, scope, index = _IFADDRMSG.unpack_from(body)
+    for body in route.dump(RTM_GETADDR, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0)):
+        family, length, _, scope, index = IFADDRMSG.unpack_from(body)
         if index == link.index:
-            head = _IFADDRMSG.pack(family, length, 0, scope, 0)
-            found.append((head, _without(body[_IFADDRMSG.size :], IFA_CACHEINFO)))
+            head = IFADDRMSG.pack(family, length, 0, scope, 0)
+            found.append((head, _without(body[IFADDRMSG.size :], IFA_CACHEINFO)))
     ways = []
-    for body in route.dump(RTM_GETROUTE, _RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for body in route.dump(RTM_GETROUTE, RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
         table, protocol, kind = body[4], body[5], body[7]
-        values = dict(attributes(body[_RTMSG.size :]))
+        values = dict(attributes(body[RTMSG.size :]))
         if values.get(RTA_OIF) != struct.pack("=I", link.index):
             continue
         if protocol == RTPROT_KERNEL or table == RT_TABLE_LOCAL or kind != RTN_UNICAST:
             continue
-        ways.append((body[: _RTMSG.size], _without(body[_RTMSG.size :], RTA_CACHEINFO, RTA_OIF)))
+        ways.append((body[: RTMSG.size], _without(body[RTMSG.size :], RTA_CACHEINFO, RTA_OIF)))
     # A gateway must be on a link by the time it is named.
     ways.sort(key=lambda way: RTA_GATEWAY in dict(attributes(way[1])))
     return InterfaceState(link.is_up, tuple(found), tuple(ways))

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from labctl.kernel.addresses import RTMSG
 from labctl.kernel.netlink import NetlinkError, RouteSocket, attribute, attributes
 
 RTM_GETROUTE = 26
@@ -16,8 +17,6 @@ AF_INET = 2
 
 # What multicast groups of route netlink tell of: links, IPv4 addresses, IPv4 routes.
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
-
-_RTMSG = struct.Struct("=BBBBBBBBI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,13 @@ class Way:
 
 def way_to(route: RouteSocket, address: IPv4Address) -> Way | None:
     """The kernel's way to an address; None if there is none (or it prohibits it). Raises OSError."""
-    body = _RTMSG.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    body = RTMSG.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
     try:
         answer = route.ask(RTM_GETROUTE, body, f"look up the route to {address}")
     except NetlinkError:
         return None
-    kind = _RTMSG.unpack_from(answer)[7]
-    values = dict(attributes(answer[_RTMSG.size :]))
+    kind = RTMSG.unpack_from(answer)[7]
+    values = dict(attributes(answer[RTMSG.size :]))
     if kind not in (RTN_UNICAST, RTN_LOCAL) or RTA_OIF not in values:
         return None
     metric = struct.unpack("=I", values[RTA_PRIORITY])[0] if RTA_PRIORITY in values else 0
