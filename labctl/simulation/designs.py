@@ -48,6 +48,9 @@ _TRANSFORMS = (
 # Phase 1 of a simulated party: the fastest group, because no result depends on it.
 ISAKMP = (IsakmpPolicy(group=DhGroup.ECP256),)
 
+# Cuts as long as a key's life come in a few designs: a member that reaches nobody does nothing but ask, every minute.
+_LONGEST_CUTS = (HOUR, HOUR, HOUR, 4 * HOUR, 4 * HOUR, DAY)
+
 # The share of designs with a key tree.
 _TREES = 0.4
 
@@ -80,7 +83,7 @@ def design(seed: int, *, duration: float = 30 * DAY) -> Scenario:
         duration=duration,
         network=_network(chance),
         faults=Faults(
-            partitions=Rate(_rate(chance, 0.3), 1.0, DAY),
+            partitions=Rate(_rate(chance, 0.3), 1.0, chance.choice(_LONGEST_CUTS)),
             member_restarts=Rate(_rate(chance, 0.3), 1.0, DAY),
             key_server_restarts=Rate(_rate(chance, 0.1), 1.0, DAY / 6),
             orders=Rate(_rate(chance, 0.5), 60.0, HOUR),

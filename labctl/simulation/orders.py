@@ -19,13 +19,19 @@ REPLACE_SLACK = 10.0
 
 
 def carry_out(world: World, order: Order) -> None:
-    """Do it, if the party is up; orders to who is down are lost, as in life."""
+    """Do it, if the party is up; orders to who is down are lost, but for what key servers do."""
     party = world.by_name[order.party]
     if order.kind is OrderKind.CUT:
         cut(world, frozenset({party.address}), order.duration)
         return
     if order.kind is OrderKind.RESTART:
         restart(world, party, order.duration)
+        return
+    if order.kind in (OrderKind.EVICT, OrderKind.ALLOW):
+        assert isinstance(party, Member)
+        world.timeline.say(world.now, party.name, f"is subject to: {order.kind.value}")
+        for server in world.servers:
+            _about(world, server, party, order.kind)
         return
     if party.engine is None:
         world.timeline.say(world.now, party.name, f"is down: {order.kind.value} is lost")
@@ -35,11 +41,6 @@ def carry_out(world: World, order: Order) -> None:
         assert isinstance(party, Member)
         _at_member(world, party, order.kind)
         world.acted(party)
-        return
-    if order.kind in (OrderKind.EVICT, OrderKind.ALLOW):
-        assert isinstance(party, Member)
-        for server in world.servers:
-            _about(world, server, party, order.kind)
         return
     assert isinstance(party, Server)
     if order.kind in _POLICY:
