@@ -98,10 +98,10 @@ def _crypto(name: str, found: dict[str, Any], old: dict[str, Any], first: bool) 
     if found.get("closed"):
         head += f"; fails close for {', '.join(found['closed'])}"
     out: list[RenderableType] = [head]
-    associations = plain_table("SPI", "ENCRYPTED", "DECRYPTED", "OCTETS ENCRYPTED", "OCTETS DECRYPTED")
+    associations = plain_table("SPI", "ENCRYPTED", "DECRYPTED", "OCTETS ENCRYPTED", "OCTETS DECRYPTED", "REPLAYED")
     for spi, sa in found["associations"].items():
         was = old.get("associations", {}).get(spi, {})
-        keys = ("encrypted", "decrypted", "octets_encrypted", "octets_decrypted")
+        keys = ("encrypted", "decrypted", "octets_encrypted", "octets_decrypted", "replayed")
         associations.add_row(spi, *(_number(sa[key], was.get(key), first) for key in keys))
     entries = plain_table("POLICY ENTRY", "HITS")
     hits = {item["entry"]: item["hits"] for item in old.get("entries", [])}

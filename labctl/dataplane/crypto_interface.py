@@ -115,6 +115,7 @@ class CryptoInterface:
                     "decrypted": sa.packets_in,
                     "octets_encrypted": sa.octets_out,
                     "octets_decrypted": sa.octets_in,
+                    "replayed": 0 if sa.replay is None else sa.replay.failures,
                 }
                 for spi, sa in policy.associations.items()
             },

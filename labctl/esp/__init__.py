@@ -1,6 +1,7 @@
 """ESP for groups (RFC 4303, RFC 5374), sans-IO: whole IP packets in, whole IP packets out.
 
 - `transforms`: one cipher with its integrity, per TransformSet. `association`: an SA with counters and nonces.
+- `replay`: time stamps and windows against packets that come again.
 - `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
 - `flows`: what is known of flows that passed before.
 - `policy`: the ordered selectors of a group, what to do with each packet. `selectors`: what an entry means.

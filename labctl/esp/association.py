@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import struct
+
 from labctl.configuration import TransformSet
 from labctl.esp import ip
 from labctl.esp.errors import DropPacket, DropReason
+from labctl.esp.replay import PROTOCOL_TIME, TIME_HEADER, AntiReplay, CounterWindows, TimeStamps
 from labctl.esp.transforms import ESP_HEADER, HEADROOM, TAILROOM, RandomSource, cipher_for
 
 MAX_SEQUENCE = 0xFFFFFFFF
 IV_BITS = 64
 TRAILER = 2
+
+# Sequence number, and an IV of a counter mode or what stands there under another cipher.
+_NUMBERS = struct.Struct("!IQ")
 
 # Padding is 1, 2, 3, ... (RFC 4303 2.4).
 _PADDING = bytes(range(1, 256))
@@ -21,10 +27,13 @@ _MINIMUM_IP = 20
 class SecurityAssociation:
     """One SA. `seal_into` and `open_into` are ESP alone, between buffers that the caller keeps, which have the room
     around a packet that labctl.esp.transforms names; `encapsulate` and `decapsulate` take and give whole IP packets.
+
+    `replay` is what it does against packets that come again; None: nothing.
     """
 
     __slots__ = (
         "_cipher",
+        "_counters",
         "_last",
         "_least",
         "_nonce",
@@ -32,6 +41,7 @@ class SecurityAssociation:
         "_seal",
         "_sender",
         "_sequence",
+        "_stamps",
         "_trailers",
         "identification",
         "octets_in",
@@ -51,15 +61,19 @@ class SecurityAssociation:
         random: RandomSource,
         sender_id: int | None = None,
         sender_id_bits: int = 0,
+        replay: AntiReplay | None = None,
     ) -> None:
         self.spi = spi
         self.transform = transform
         self.packets_in = self.octets_in = self.octets_out = 0
+        self._stamps = replay if isinstance(replay, TimeStamps) else None
+        self._counters = replay if isinstance(replay, CounterWindows) else None
         self._cipher = cipher_for(transform, encryption_key, integrity_key, random)
         self._seal, self._open = self._cipher.seal_into, self._cipher.open_into
         self._least = ESP_HEADER + self._cipher.iv_octets + TRAILER + self._cipher.icv_octets
         self._trailers = {
-            following: _trailers(self._cipher.block, following) for following in (ip.PROTOCOL_IPV4, ip.PROTOCOL_IPV6)
+            following: _trailers(self._cipher.block, following)
+            for following in (ip.PROTOCOL_IPV4, ip.PROTOCOL_IPV6, PROTOCOL_TIME)
         }
         self.identification = int.from_bytes(random(2), "big")
         # IV = sender ID | a counter that starts over only with a new key (RFC 6054 4). It counts with the sequence
@@ -75,16 +89,22 @@ class SecurityAssociation:
         """Packets that were protected."""
         return self._sequence
 
+    @property
+    def replay(self) -> AntiReplay | None:
+        """What the SA does against packets that come again."""
+        return self._stamps or self._counters
+
     def overhead(self, inner: int) -> int:
         """Octets that ESP and the outer header add to an inner packet of `inner` octets, IPv4."""
-        padded = inner + TRAILER + -(inner + TRAILER) % self._cipher.block
+        carried = inner if self._stamps is None else inner + TIME_HEADER
+        padded = carried + TRAILER + -(carried + TRAILER) % self._cipher.block
         return ip.IPV4_HEADER + ESP_HEADER + self._cipher.iv_octets + padded + self._cipher.icv_octets - inner
 
     def plaintext_mtu(self, mtu: int, version: int = 4) -> int:
         """The longest inner packet whose ESP fits `mtu` (reference/cisco-getvpn.md 2.9)."""
         header = ip.IPV4_HEADER if version == 4 else ip.IPV6_HEADER
         room = mtu - header - ESP_HEADER - self._cipher.iv_octets - self._cipher.icv_octets
-        return room - room % self._cipher.block - TRAILER
+        return room - room % self._cipher.block - TRAILER - (0 if self._stamps is None else TIME_HEADER)
 
     def seal_into(self, source: memoryview, start: int, end: int, target: memoryview, at: int, following: int) -> int:
         """Protect source[start:end], IP protocol `following`: SPI to ICV at target[at:]. Returns its end.
@@ -97,6 +117,11 @@ class SecurityAssociation:
         self._sequence = sequence
         size = end - start
         self.octets_out += size
+        if (stamps := self._stamps) is not None:
+            start -= TIME_HEADER
+            size += TIME_HEADER
+            stamps.stamp(source, start, following)
+            following = PROTOCOL_TIME
         trailers = self._trailers[following]
         trailer = trailers[size % len(trailers)]
         behind = end + len(trailer)
@@ -110,15 +135,25 @@ class SecurityAssociation:
         """
         if end - start < self._least:
             raise DropPacket(DropReason.MALFORMED, "too short for ESP")
-        behind = self._open(source, start, end, target, at) - TRAILER
+        stamps = self._stamps
+        # A time stamp comes to lie before the packet, in the room that target has there.
+        first = at if stamps is None else at - TIME_HEADER
+        behind = self._open(source, start, end, target, first) - TRAILER
         padding, carried = target[behind], target[behind + 1]
         finish = behind - padding
         if carried == ip.PROTOCOL_DUMMY:
             raise DropPacket(DropReason.DUMMY)
-        if finish < at + _MINIMUM_IP or (padding and target[finish:behind] != _PADDING[:padding]):
+        if finish < first + _MINIMUM_IP or (padding and target[finish:behind] != _PADDING[:padding]):
             raise DropPacket(DropReason.PAD_ERROR)
+        if stamps is not None:
+            stamps.check(target, first, carried, following)
+            return finish
         if carried != following:
+            if carried == PROTOCOL_TIME:
+                raise DropPacket(DropReason.TIME_STAMP, "a time stamp that the policy does not have")
             raise DropPacket(DropReason.MALFORMED, f"next header {carried}")
+        if self._counters is not None:
+            self._counters.check(*_NUMBERS.unpack_from(source, start + 4))
         return finish
 
     def count_in(self, octets: int) -> None:

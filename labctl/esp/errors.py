@@ -23,6 +23,8 @@ class DropReason(Enum):
     NO_SENDER_ID = "no-sender-id"
     EXPIRED = "expired"
     FAIL_CLOSE = "fail-close"
+    REPLAY = "replay-check-failed"
+    TIME_STAMP = "bad-time-stamp"
 
 
 class DropPacket(Exception):

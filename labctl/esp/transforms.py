@@ -21,7 +21,7 @@ SALT_OCTETS = 4
 COUNTER_IV_OCTETS = 8
 GCM_ICV_OCTETS = 16
 
-# A random block before the plaintext, and a header of 16 octets inside ESP for who puts one there; what ESP appends
+# A random block before the plaintext, and a time stamp of 16 octets between it and the packet; what ESP appends
 # to the longest ciphertext, and what the library wants beyond it.
 HEADROOM, TAILROOM = 32, 64
 

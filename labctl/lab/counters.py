@@ -24,6 +24,8 @@ MEANINGS = {
     "sequence-number-exhausted": "its key has no sequence number left",
     "no-sender-id": "the key server gave no sender ID for a counter-mode key",
     "expired": "its key's life was over",
+    "replay-check-failed": "its time stamp is outside of the window, or its sequence number came before: a replay",
+    "bad-time-stamp": "its time stamp is missing, not expected, or of another clock than the group's",
     "fail-close": "there are no keys, and the member fails close",
     "outbound-lost": "the wire had no room, or was down",
     "inbound-lost": "the inside had no room, or was down",

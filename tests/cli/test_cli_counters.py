@@ -15,7 +15,8 @@ LINK = dict.fromkeys(("tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_err
 
 
 def counted(frames: int, drops: dict[str, int]) -> dict[str, Any]:
-    sa = {"encrypted": frames, "decrypted": 7, "octets_encrypted": frames * 84, "octets_decrypted": 588}
+    octets = {"octets_encrypted": frames * 84, "octets_decrypted": 588}
+    sa = {"encrypted": frames, "decrypted": 7, **octets, "replayed": 2}
     return {
         "interfaces": {"eth0": {"rx_packets": frames, **LINK}},
         "crypto": {
@@ -45,8 +46,8 @@ def test_a_member_says_what_passed_what_was_dropped_and_what_that_means() -> Non
         "",
         "crypto map on eth0: 5 outbound, 9 inbound; fails close for GETVPN_LAB",
         "",
-        "SPI         ENCRYPTED  DECRYPTED  OCTETS ENCRYPTED  OCTETS DECRYPTED",
-        "0x00000100  5          7          420               588",
+        "SPI         ENCRYPTED  DECRYPTED  OCTETS ENCRYPTED  OCTETS DECRYPTED  REPLAYED",
+        "0x00000100  5          7          420               588               2",
         "",
         "POLICY ENTRY                       HITS",
         "permit ip 10.1.0.0/16 10.1.0.0/16  5",
@@ -60,7 +61,7 @@ def test_a_member_says_what_passed_what_was_dropped_and_what_that_means() -> Non
 def test_a_watcher_sees_what_has_come_since_and_nothing_where_nothing_has() -> None:
     lines = shown(counted(8, {"no-sa": 3}), counted(5, {"no-sa": 1}))
     assert "eth0       8 (+3)     0    0          0    0           0    0" in lines
-    assert "0x00000100  8 (+3)     7          672 (+252)        588" in lines
+    assert "0x00000100  8 (+3)     7          672 (+252)        588               2" in lines
     assert any(line.startswith("3 (+2)   no-sa") for line in lines)
 
 

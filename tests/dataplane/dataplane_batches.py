@@ -14,6 +14,7 @@ from labctl.dataplane.receive import Frames, stride_for
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropReason, PolicyEntry, SecurityAssociation
 from labctl.esp.policy import VerdictAction
+from labctl.esp.replay import AntiReplay, CounterWindows, Pseudotime, TimeStamps
 
 KEY = bytes(range(1, 65))
 SPI = 0x1A2B3C4D
@@ -41,9 +42,28 @@ def keys_of(transform: TransformSet) -> tuple[bytes, bytes]:
     return KEY[:octets], KEY[: INTEGRITY_OCTETS.get(transform.integrity, 64)]
 
 
-def association(transform: TransformSet, *, sender_id: int | None = 7, seed: int = 1) -> SecurityAssociation:
+# What SAs do against packets that come again.
+REPLAYS = ("none", "counter", "time")
+
+
+def replay_of(kind: str, shows: float = 3723.00025) -> AntiReplay | None:
+    """One of REPLAYS; `shows` is the pseudotime, which stands still, and the window is of 5 s."""
+    if kind == "counter":
+        return CounterWindows(64, 24)
+    return TimeStamps(Pseudotime(0xA1B2C3D4, shows, lambda: 0.0), 5.0) if kind == "time" else None
+
+
+def association(
+    transform: TransformSet, *, sender_id: int | None = 7, seed: int = 1, replay: AntiReplay | None = None
+) -> SecurityAssociation:
     return SecurityAssociation(
-        SPI, transform, *keys_of(transform), random=Random(seed).randbytes, sender_id=sender_id, sender_id_bits=24
+        SPI,
+        transform,
+        *keys_of(transform),
+        random=Random(seed).randbytes,
+        sender_id=sender_id,
+        sender_id_bits=24,
+        replay=replay,
     )
 
 
@@ -58,8 +78,10 @@ def policy(
     closed: bool = False,
     seed: int = 1,
     entries: Sequence[PolicyEntry] = (SSH_IN_CLEAR, SITES),
+    replay: AntiReplay | None = None,
 ) -> CryptoPolicy:
-    return CryptoPolicy(entries, {SPI: association(transform, seed=seed)}, own=[OWN.packed], closed=closed, mtu=MTU)
+    sa = association(transform, seed=seed, replay=replay)
+    return CryptoPolicy(entries, {SPI: sa}, own=[OWN.packed], closed=closed, mtu=MTU)
 
 
 class Collector(Transmitter):

@@ -10,6 +10,7 @@ from dataplane_batches import (
     IPV4,
     IPV6,
     MACS,
+    REPLAYS,
     SPI,
     TRANSFORMS,
     Crossed,
@@ -17,6 +18,7 @@ from dataplane_batches import (
     keys_of,
     one_by_one,
     policy,
+    replay_of,
     run,
 )
 from hypothesis import given, settings
@@ -94,32 +96,41 @@ def agree(ours: Crossed, reference: Crossed) -> None:
 
 def counters_of(given: CryptoPolicy) -> list[Any]:
     sa = given.associations[SPI]
-    return [given.hits[: len(given.entries)], sa.packets_in, sa.packets_out, sa.octets_in, sa.octets_out]
+    replays = None if sa.replay is None else sa.replay.failures
+    return [given.hits[: len(given.entries)], sa.packets_in, sa.packets_out, sa.octets_in, sa.octets_out, replays]
 
 
-@given(st.sampled_from(list(TRANSFORMS)), st.booleans(), st.lists(FRAMES, min_size=1, max_size=15))
+KINDS = st.sampled_from(REPLAYS)
+
+
+@given(st.sampled_from(list(TRANSFORMS)), st.booleans(), KINDS, st.lists(FRAMES, min_size=1, max_size=15))
 @settings(max_examples=80, deadline=None)
 def test_frames_leave_as_the_policy_alone_would_have_them(
-    transform: TransformSet, closed: bool, frames: list[bytes]
+    transform: TransformSet, closed: bool, kind: str, frames: list[bytes]
 ) -> None:
-    ours, alone = policy(transform, closed=closed), policy(transform, closed=closed)
+    ours, alone = (policy(transform, closed=closed, replay=replay_of(kind)) for _ in "ab")
     # Twice, so that the second time every flow is known.
     agree(crossed(ours, frames * 2, way="outbound"), one_by_one(alone, frames * 2, way="outbound"))
     assert counters_of(ours) == counters_of(alone)
 
 
-@given(st.sampled_from(list(TRANSFORMS)), st.booleans(), st.lists(FRAMES, min_size=1, max_size=15), st.data())
+@given(st.sampled_from(list(TRANSFORMS)), st.booleans(), KINDS, st.lists(FRAMES, min_size=1, max_size=15), st.data())
 @settings(max_examples=80, deadline=None)
 def test_frames_come_in_as_the_policy_alone_would_have_them(
-    transform: TransformSet, closed: bool, frames: list[bytes], data: st.DataObject
+    transform: TransformSet, closed: bool, kind: str, frames: list[bytes], data: st.DataObject
 ) -> None:
-    arriving = [*one_by_one(policy(transform, seed=2), frames, way="outbound").sent, *frames]
+    # Some senders have another idea of anti-replay, or of the time.
+    sent = [
+        one_by_one(policy(transform, seed=2, replay=replay_of(other, shows)), frames, way="outbound").sent
+        for other, shows in ((kind, 3720.0), (data.draw(KINDS), 3600.0))
+    ]
+    arriving = [*sent[0], *sent[1], *frames]
     for _ in range(data.draw(st.integers(0, 4))):
         number = data.draw(st.integers(0, len(arriving) - 1))
         changed = bytearray(arriving[number])
         changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
         arriving[number] = bytes(changed)
-    ours, alone = policy(transform, closed=closed), policy(transform, closed=closed)
+    ours, alone = (policy(transform, closed=closed, replay=replay_of(kind)) for _ in "ab")
     agree(crossed(ours, arriving * 2, way="inbound"), one_by_one(alone, arriving * 2, way="inbound"))
     assert counters_of(ours) == counters_of(alone)
 

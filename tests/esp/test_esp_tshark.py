@@ -16,6 +16,7 @@ from scapy.utils import wrpcap
 
 from labctl.configuration import Cipher, Integrity, TransformSet
 from labctl.esp import SecurityAssociation
+from labctl.esp.replay import Pseudotime, TimeStamps
 from labctl.gdoi.policy import TrafficEncryptionKey
 from labctl.node.keylog import esp_line
 
@@ -38,6 +39,9 @@ INTEGRITY_OCTETS = {
     Integrity.SHA512: 64,
 }
 FIELDS = ("esp.spi", "esp.icv_good", "esp.icv_bad", "ip.src", "ip.dst", "ip.dsfield.dscp", "icmp.seq")
+STAMPED = ("esp.contained_data",)
+STAMPED_SPI = 0x2000
+INNER = bytes(IP(src="10.1.1.10", dst="10.1.9.10") / ICMP(seq=3) / Raw(bytes(56)))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[str]]]
             )
             inner = IP(src=f"10.1.{sender}.10", dst="10.1.9.10", tos=0xB8) / ICMP(seq=sender) / Raw(bytes(56))
             packets.append(Ether() / IP(sa.encapsulate(bytes(inner))))
+        stamps = TimeStamps(Pseudotime(0xA1B2C3D4, 3723.00025, lambda: 0.0), 5.0)
+        spi = STAMPED_SPI + number
+        lines.append(esp_line(TrafficEncryptionKey(spi, transform, key, integrity, 3600, 3600)))
+        sa = SecurityAssociation(
+            spi, transform, key, integrity, random=source.randbytes, sender_id=1, sender_id_bits=24, replay=stamps
+        )
+        packets.append(Ether() / IP(sa.encapsulate(INNER)))
     damaged = bytearray(bytes(packets[0]))
     damaged[-1] ^= 1
     packets.append(Ether(bytes(damaged)))
@@ -73,7 +84,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[str]]]
 def read(tshark: str, folder: Path) -> dict[int, list[list[str]]]:
     settings = ("enable_encryption_decode:TRUE", "enable_authentication_check:TRUE", "do_esp_sequence_analysis:FALSE")
     options = [word for setting in settings for word in ("-o", f"esp.{setting}")]
-    columns = [word for field in FIELDS for word in ("-e", field)]
+    columns = [word for field in FIELDS + STAMPED for word in ("-e", field)]
     done = subprocess.run(
         [tshark, "-r", str(folder / "esp.pcap"), *options, "-T", "fields", *columns],
         env={**os.environ, "WIRESHARK_CONFIG_DIR": str(folder)},
@@ -92,11 +103,18 @@ def read(tshark: str, folder: Path) -> dict[int, list[list[str]]]:
 @pytest.mark.parametrize("number", range(len(TRANSFORMS)), ids=lambda number: str(TRANSFORMS[number]))
 def test_tshark_authenticates_and_decrypts_both_senders(rows: dict[int, list[list[str]]], number: int) -> None:
     seen = rows[0x1000 + number][:2]
-    for sender, (good, bad, sources, destinations, dscp, sequence) in zip((1, 2), seen, strict=True):
+    for sender, (good, bad, sources, destinations, dscp, sequence, *_) in zip((1, 2), seen, strict=True):
         assert (good, bad) in {("1", "0"), ("True", "False")}
         assert sources == f"10.1.{sender}.10,10.1.{sender}.10"
         assert destinations == "10.1.9.10,10.1.9.10"
         assert (dscp, sequence) == ("46,46", str(sender))
+
+
+@pytest.mark.parametrize("number", range(len(TRANSFORMS)), ids=lambda number: str(TRANSFORMS[number]))
+def test_tshark_shows_a_time_stamp_and_the_packet_as_data(rows: dict[int, list[list[str]]], number: int) -> None:
+    ((good, *_, data),) = rows[STAMPED_SPI + number]
+    assert good in {"1", "True"}
+    assert bytes.fromhex(data) == bytes.fromhex("04f00010a1b2c3d400000e8b000000fa") + INNER
 
 
 def test_tshark_sees_a_damaged_icv(rows: dict[int, list[list[str]]]) -> None:
