@@ -17,6 +17,7 @@ class Probe:
     dscp: int = 0
     timed: bool = False
     marker: bytes = b""
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ async def _probe_all(plan: Plan, door: Connection, probes: list[Probe], at_once:
 
 async def _probe(plan: Plan, door: Connection, probe: Probe) -> ProbeOutcome:
     args: dict[str, Any] = {
-        "destination": str(address_of(plan, probe.source, probe.destination)),
+        "destination": str(address_of(plan, probe.source, probe.destination, ipv6=probe.ipv6)),
         "protocol": "icmp",
         "count": probe.count,
         "interval": INTERVAL,

@@ -9,7 +9,7 @@ from typing import Any
 
 from labctl.checks.evidence import Evidence, Needs, Probe, ProbeOutcome, Tap
 from labctl.checks.needs import FlowAddresses, flow_addresses
-from labctl.checks.packets import ESP, ICMP, PROTOCOL_NAMES, Packet, packet_of
+from labctl.checks.packets import ESP, ICMP, ICMPV6, PROTOCOL_NAMES, Packet, packet_of
 from labctl.checks.result import CheckResult, Verdict
 from labctl.topology.checks import CheckKind, CheckSpec, was_refused
 from labctl.topology.plan import Plan
@@ -131,7 +131,7 @@ class Judge:
     ) -> None:
         of_flow = [packet for packet, _ in seen if addresses.are_of(packet)]
         marked = [packet for packet, frame in seen if probe.marker in frame]
-        clear = marked or [packet for packet in of_flow if packet.protocol == ICMP]
+        clear = marked or [packet for packet in of_flow if packet.protocol in (ICMP, ICMPV6)]
         esp = [packet for packet in of_flow if packet.protocol == ESP]
         kept = [packet for packet in esp if packet.dscp == probe.dscp]
         flow = str(addresses)
@@ -231,7 +231,7 @@ class Judge:
 
     def _addresses(self, probe: Probe) -> FlowAddresses | None:
         """Source and destination of the probe's packets."""
-        return flow_addresses(self._plan, probe.source, probe.destination)
+        return flow_addresses(self._plan, probe.source, probe.destination, ipv6=probe.ipv6)
 
     def _can_listen(self, finding: _Finding, link: str, tap: Tap | None) -> bool:
         if tap is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, ip_address
 
 from labctl.checks.evidence import Needs, Probe, Tap
 from labctl.checks.packets import Packet
 from labctl.configuration import Interface, NodeKind
+from labctl.configuration.policy import Address
 from labctl.topology.checks import CheckKind, CheckSpec
 from labctl.topology.plan import Plan
 
@@ -32,6 +33,7 @@ def needs_of(spec: CheckSpec, plan: Plan, random: Callable[[int], bytes]) -> Nee
             spec.dscp,
             timed=spec.kind in _TIMED,
             marker=random(MARKER_OCTETS) if spec.kind in _MARKED else b"",
+            ipv6=spec.ipv6,
         )
         for source, destination in pairs_of(spec)
     )
@@ -40,7 +42,8 @@ def needs_of(spec: CheckSpec, plan: Plan, random: Callable[[int], bytes]) -> Nee
         return Needs(probes=probes, links=links)
     origins = {}
     for probe in probes:
-        interface = leaving_interface(plan, probe.source, address_of(plan, probe.source, probe.destination))
+        target = address_of(plan, probe.source, probe.destination, ipv6=probe.ipv6)
+        interface = leaving_interface(plan, probe.source, target)
         if interface is not None:
             # Before encryption: a member's own packets are in clear only on the kernel's side of its interface.
             origins[probe.source] = Tap(probe.source, interface.name, "inside" if interface.crypto_map else "wire")
@@ -62,17 +65,18 @@ def tap_on(plan: Plan, link: str) -> Tap | None:
     return Tap(ends[0].node, ends[0].interface) if ends else None
 
 
-def address_of(plan: Plan, source: str, destination: str) -> IPv4Address:
-    """The address by which one node knows another. Raises KeyError if it has none."""
-    return IPv4Address(plan.node(source).configuration.hosts[destination])
+def address_of(plan: Plan, source: str, destination: str, *, ipv6: bool = False) -> Address:
+    """The address of one family by which one node knows another. Raises KeyError if it has none."""
+    configuration = plan.node(source).configuration
+    return ip_address((configuration.hosts6 if ipv6 else configuration.hosts)[destination])
 
 
 @dataclass(frozen=True, slots=True)
 class FlowAddresses:
     """What packets of a flow bear on the provider's links; with a pool, one of several sources."""
 
-    sources: tuple[IPv4Address, ...]
-    destination: IPv4Address
+    sources: tuple[Address, ...]
+    destination: Address
 
     def are_of(self, packet: Packet) -> bool:
         """True for a packet of the flow."""
@@ -83,12 +87,14 @@ class FlowAddresses:
         return f"{first if first == last else f'{first}..{last}'} -> {self.destination}"
 
 
-def flow_addresses(plan: Plan, source: str, destination: str) -> FlowAddresses | None:
+def flow_addresses(plan: Plan, source: str, destination: str, *, ipv6: bool = False) -> FlowAddresses | None:
     """The addresses of a flow once the source's own router has translated them; None if no route leads there."""
-    target = address_of(plan, source, destination)
+    target = address_of(plan, source, destination, ipv6=ipv6)
     own = source_address(plan, source, target)
     if own is None:
         return None
+    if not isinstance(own, IPv4Address):
+        return FlowAddresses((own,), target)
     for node in plan.nodes:
         nat = node.configuration.nat
         if nat is not None and node.kind is NodeKind.CE and node.name != destination:
@@ -104,30 +110,26 @@ def flow_addresses(plan: Plan, source: str, destination: str) -> FlowAddresses |
     return FlowAddresses((own,), target)
 
 
-def leaving_interface(plan: Plan, node: str, destination: IPv4Address) -> Interface | None:
+def leaving_interface(plan: Plan, node: str, destination: Address) -> Interface | None:
     """The interface through which a node's packets to `destination` leave: on-link, or the longest route's."""
     configuration = plan.node(node).configuration
     target = destination
-    routes = [route for route in configuration.routes if _covers(route.prefix, destination)]
+    routes = [route for route in configuration.routes if destination in route.prefix]
     if _on_link(configuration.interfaces, destination) is None and routes:
         target = max(routes, key=lambda route: route.prefix.prefixlen).next_hop
     return _on_link(configuration.interfaces, target)
 
 
-def source_address(plan: Plan, node: str, destination: IPv4Address) -> IPv4Address | None:
-    """The address that the kernel gives to a node's packets to `destination` (RFC 1122 3.3.4.3)."""
+def source_address(plan: Plan, node: str, destination: Address) -> Address | None:
+    """The address that the kernel gives to a node's packets to `destination` (RFC 1122 3.3.4.3, RFC 6724 5)."""
     interface = leaving_interface(plan, node, destination)
     if interface is None:
         return None
-    return next((item.ip for item in interface.addresses if isinstance(item, IPv4Interface)), None)
+    return next((item.ip for item in interface.addresses if item.version == destination.version), None)
 
 
-def _covers(prefix: object, address: IPv4Address) -> bool:
-    return isinstance(prefix, IPv4Network) and address in prefix
-
-
-def _on_link(interfaces: tuple[Interface, ...], address: IPv4Address) -> Interface | None:
+def _on_link(interfaces: tuple[Interface, ...], address: Address) -> Interface | None:
     for interface in interfaces:
-        if any(isinstance(item, IPv4Interface) and address in item.network for item in interface.addresses):
+        if any(address in item.network for item in interface.addresses):
             return interface
     return None

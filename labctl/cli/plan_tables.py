@@ -11,6 +11,7 @@ from labctl.configuration.access_list import describe_access_list_entry
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from labctl.configuration.policy import Network
     from labctl.topology.plan import Plan
 
 
@@ -75,7 +76,10 @@ def _marks(plan: Plan, console: Console) -> None:
         for rule in () if marking is None else marking.rules:
             permits = rule.entry.action is Action.PERMIT
             where = " ".join(marking.interfaces) if marking is not None else ""
-            table.add_row(node.name, where, describe_access_list_entry(rule.entry), str(rule.dscp) if permits else "-")
+            line = describe_access_list_entry(rule.entry)
+            if rule.entry.source.version == 6 and rule.entry.protocol:
+                line += " (IPv6)"
+            table.add_row(node.name, where, line, str(rule.dscp) if permits else "-")
     if table.row_count:
         console.print()
         console.print(table)
@@ -92,8 +96,10 @@ def _groups(plan: Plan, console: Console) -> None:
             for item in plan.node(name).configuration.key_server_groups
             if item.name == group.name
         ]
+        every = "ipv6" if group.ipv6 else "ip"
         policy = [
-            f"{entry.action.value} {entry.protocol or 'ip'} {entry.source} {entry.destination}"
+            f"{entry.action.value} {entry.protocol or every} {_with_port(entry.source, entry.source_port)} "
+            f"{_with_port(entry.destination, entry.destination_port)}"
             for entry in (served[0].policy if served else ())
         ]
         # Each transform beside the first line of its `sa ipsec` entry.
@@ -112,6 +118,10 @@ def _groups(plan: Plan, console: Console) -> None:
         )
     console.print()
     console.print(table)
+
+
+def _with_port(network: Network, port: int) -> str:
+    return f"{network} eq {port}" if port else str(network)
 
 
 def _certificates(plan: Plan, console: Console) -> None:

@@ -18,7 +18,7 @@ def changes_live(old: NodeConfiguration, new: NodeConfiguration) -> bool:
     groups = tuple(map(_group_as, old.key_server_groups, new.key_server_groups))
     memberships = tuple(map(_membership_as, old.memberships, new.memberships))
     # Names of other nodes are no reason for a new start; what certificates and CRLs there are is looked at each time.
-    kept = replace(old, hosts=new.hosts, trustpoints=new.trustpoints)
+    kept = replace(old, hosts=new.hosts, hosts6=new.hosts6, trustpoints=new.trustpoints)
     return replace(kept, key_server_groups=groups, memberships=memberships) == new
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from labctl.configuration.policy import AccessListEntry, Authentication, DhGroup, Encryption, Hash, TransformSet
 from labctl.configuration.translation import AddressTranslation, Marking
@@ -42,7 +42,7 @@ class Route:
     """A static route: `prefix` through `next_hop` (on-link reachable)."""
 
     prefix: IPv4Network | IPv6Network
-    next_hop: IPv4Address
+    next_hop: IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,8 @@ class KeyServerGroup:
     `sender_id_bits` and `key_server_id` give disjoint RFC 6054 sender IDs to counter-mode transforms. `authorized` is
     `authorization address ipv4`: where members may register from; empty = whomever phase 1 authenticates.
     `authorized_identities` is `authorization identity`: None does not look at certificates, an empty list lets nobody
-    in. `receive_only` is `sa receive-only`: members decrypt, and send in clear (reference/cisco-getvpn.md 2.7).
+    in. `receive_only` is `sa receive-only`: members decrypt, and send in clear (reference/cisco-getvpn.md 2.7). `ipv6`
+    is `crypto gdoi group ipv6 NAME`: every entry is IPv6, and registrations and rekeys are IPv4 as ever (2.12).
     """
 
     name: str
@@ -208,6 +209,7 @@ class KeyServerGroup:
     authorized: tuple[IPv4Network, ...] = ()
     authorized_identities: tuple[CertificateIdentity, ...] | None = None
     receive_only: bool = False
+    ipv6: bool = False
 
     @property
     def policy(self) -> tuple[AccessListEntry, ...]:
@@ -236,7 +238,8 @@ class GroupMembership:
     passes, in clear; None is fail-open. With `fail_close_revert` the same holds again once keys are lost. `passive`
     sends encrypted and takes clear packets too, whatever the key server says of receive-only. `recovery_check`
     registers again upon packets that cannot be decrypted, at most once in that many seconds
-    (reference/cisco-getvpn.md 2.7, 2.8).
+    (reference/cisco-getvpn.md 2.7, 2.8). `ipv6`: the group, and with it the crypto map, is IPv6 (2.12); a policy of the
+    other family is refused.
     """
 
     name: str
@@ -249,11 +252,12 @@ class GroupMembership:
     fail_close_revert: bool = False
     passive: bool = False
     recovery_check: int | None = None
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfiguration:
-    """Everything an agent needs to play its node. `hosts` maps names to addresses for /etc/hosts.
+    """Everything an agent needs to play its node. `hosts` and `hosts6` map names to addresses for /etc/hosts.
 
     `multicast_routing` has a router carry multicast between its interfaces. `started` is the time, in seconds since
     1970, at which the clocks of all nodes show 0: certificates are looked at on them; None: 0 is when the node boots.
@@ -278,3 +282,4 @@ class NodeConfiguration:
     started: float | None = None
     nat: AddressTranslation | None = None
     marking: Marking | None = None
+    hosts6: dict[str, str] = field(default_factory=dict)

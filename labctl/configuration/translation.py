@@ -157,6 +157,8 @@ def _address(words: Words, what: str) -> IPv4Address:
 
 
 def _read_address(words: Words, word: str) -> IPv4Address:
+    if ":" in word:
+        words.fail(f"{word!r} is IPv6", "what is translated is IPv4: IPv6 keeps its addresses, also in an IPv6 group")
     try:
         return IPv4Address(word)
     except ValueError:
@@ -165,6 +167,8 @@ def _read_address(words: Words, word: str) -> IPv4Address:
 
 def _prefix(words: Words) -> IPv4Network:
     word = words.take("a prefix", _FORM)
+    if ":" in word:
+        words.fail(f"{word!r} is IPv6", "what is translated is IPv4: IPv6 keeps its addresses, also in an IPv6 group")
     try:
         return IPv4Network(word)
     except ValueError as error:

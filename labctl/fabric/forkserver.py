@@ -5,7 +5,7 @@ loop, so that forking is safe; its children carry nothing of the supervisor; bot
 
 The supervisor asks over a SOCK_SEQPACKET pair, one JSON request a datagram with the agent's socket attached:
 
-    {"name", "hosts", "log"} + descriptor   ->  {"name", "pid"}, and later {"pid", "exited": wait status}
+    {"name", "hosts", "hosts6", "log"} + descriptor   ->  {"name", "pid"}, and later {"pid", "exited": wait status}
 
 The new node says on its agent's socket, before the agent does, that it stands: one JSON line `{}` with a descriptor of
 its network namespace attached, or `{"error": text}`.
@@ -95,8 +95,8 @@ def _become_node(request: dict[str, object], descriptor: int, run: RunAgent) -> 
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     forget_inherited_signals()
-    name, hosts = str(request["name"]), request["hosts"]
-    assert isinstance(hosts, dict)
+    name, hosts, hosts6 = str(request["name"]), request["hosts"], request["hosts6"]
+    assert isinstance(hosts, dict) and isinstance(hosts6, dict)
     os.setsid()
     os.umask(0o022)
     log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -106,7 +106,7 @@ def _become_node(request: dict[str, object], descriptor: int, run: RunAgent) -> 
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     try:
-        container.enter(name, hosts)
+        container.enter(name, hosts, hosts6)
     except OSError as error:
         with suppress(OSError):
             sock.send(json.dumps({"error": str(error)}).encode() + b"\n")

@@ -80,6 +80,7 @@ class ForkedNodes:
         request = {
             "name": node.name,
             "hosts": node.configuration.hosts,
+            "hosts6": node.configuration.hosts6,
             "log": str(self._logs / f"{node.name}.log"),
         }
         try:

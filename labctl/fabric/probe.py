@@ -32,7 +32,7 @@ def _inside(rootless: bool) -> int:
 
     step = "make a node"
     try:
-        container.enter("probe", {})
+        container.enter("probe", {}, {})
         here = open_network_namespace()
         with RouteSocket() as route:
             step = "make a veth pair (kernel module veth)"

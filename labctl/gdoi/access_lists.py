@@ -19,6 +19,9 @@ def check(configuration: KeyServerGroup) -> None:
         raise LocalError(f"{group}: a key's lifetime is at least a second")
     if len({sa.number for sa in configuration.sas}) < len(configuration.sas):
         raise LocalError(f"{group}: two entries 'sa ipsec' have one number")
+    version = 6 if configuration.ipv6 else 4
+    if any(entry.source.version != version for entry in configuration.policy):
+        raise LocalError(f"{group}: an entry of its policy is not IPv{version}, and a group is of one family")
     if not any(entry.action is Action.PERMIT for entry in configuration.policy):
         raise LocalError(f"{group}: the policy permits nothing, so there is nothing to encrypt")
 

@@ -5,6 +5,7 @@ RFC 6407 5.3-5.6. Unknown algorithms and attributes make a conforming member ref
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
@@ -150,6 +151,14 @@ def read_policy(sa: GdoiSa, now: float) -> Policy:
         teks.sort(key=lambda tek: tek.order or 0)
     kept, ignored = _bounded(teks)
     return Policy(kek, kept, *delays, now, ignored)
+
+
+def require_family(entries: Iterable[AccessListEntry], *, ipv6: bool) -> None:
+    """Raises PolicyRefused for an entry of the other family: a crypto map has one (reference/cisco-getvpn.md 2.12)."""
+    version = 6 if ipv6 else 4
+    if any(entry.source.version != version for entry in entries):
+        other = 4 if ipv6 else 6
+        raise PolicyRefused(f"a policy of IPv{other} for a group that is IPv{version} here")
 
 
 def _bounded(teks: list[TekPolicy]) -> tuple[tuple[TekPolicy, ...], int]:

@@ -356,8 +356,7 @@ class GroupMember:
 
     def _request(self, sa: Phase1Sa, now: float, *, reused: bool) -> None:
         """Message 1 of GROUPKEY-PULL."""
-        identity = self.membership.identity
-        self._pull = MemberPull.begin(self._isakmp, sa, identity, self._random, now, reused=reused)
+        self._pull = MemberPull.begin(self._isakmp, sa, self.membership, self._random, now, reused=reused)
         self._set(State.REQUESTED, self.reason or f"{sa.peer.address}: waiting for the policy")
 
     def _reject(self, sa: Phase1Sa, reason: str, now: float) -> None:

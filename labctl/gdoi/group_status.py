@@ -39,6 +39,8 @@ class GroupStatus:
     tree_depth: int | None = None
     # As configured: members follow with the next rekey.
     receive_only: bool = False
+    # Its policy is IPv6.
+    ipv6: bool = False
 
 
 def status_of(group: Group, now: float) -> GroupStatus:
@@ -60,6 +62,7 @@ def status_of(group: Group, now: float) -> GroupStatus:
         None if group.tree is None else len(group.tree),
         None if group.tree is None else group.tree.depth,
         group.configuration.receive_only,
+        group.configuration.ipv6,
     )
 
 

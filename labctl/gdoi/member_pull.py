@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from labctl.configuration import GroupIdentity
+from labctl.configuration import GroupIdentity, GroupMembership
 from labctl.gdoi import encoding
-from labctl.gdoi.decoding import Policy, combine, read_policy
+from labctl.gdoi.decoding import Policy, combine, read_policy, require_family
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, SequenceNumber
 from labctl.gdoi.policy import GroupKeys
 from labctl.isakmp import refusals
@@ -67,6 +67,7 @@ class MemberPull:
     _isakmp: IsakmpEndpoint = field(repr=False)
     # What every hash begins with: M-ID | Ni_b, and Nr_b after message 2.
     _prefix: bytes = field(repr=False)
+    _ipv6: bool
     _policy: Policy | None = None
     # What was wrong with the last answer, which does not end the exchange: anybody may have sent it.
     problem: str = ""
@@ -76,7 +77,7 @@ class MemberPull:
         cls,
         isakmp: IsakmpEndpoint,
         sa: Phase1Sa,
-        group: GroupIdentity,
+        membership: GroupMembership,
         random: RandomSource,
         now: float,
         *,
@@ -85,11 +86,11 @@ class MemberPull:
         """Send message 1: HASH(1) = prf(M-ID | Ni | ID)."""
         message_id = isakmp.new_message_id()
         nonce = Nonce(random(NONCE_OCTETS))
-        identity = encoding.group_identity(group)
+        identity = encoding.group_identity(membership.identity)
         mid = message_id.to_bytes(4, "big")
         data = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (nonce, identity), mid)
         isakmp.request(sa, message_id, data, now)
-        return cls(sa.cookies, message_id, reused, group, isakmp, mid + nonce.data)
+        return cls(sa.cookies, message_id, reused, membership.identity, isakmp, mid + nonce.data, membership.ipv6)
 
     def is_under(self, sa: Phase1Sa) -> bool:
         """Is it held under that SA?"""
@@ -129,7 +130,9 @@ class MemberPull:
         if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.SA]:
             raise MalformedMessage("message 2 of GROUPKEY-PULL holds a nonce and an SA")
         nonce = only(opened.payloads, Nonce)
-        self._policy = policy = read_policy(only(opened.payloads, GdoiSa), now)
+        policy = read_policy(only(opened.payloads, GdoiSa), now)
+        require_family((tek.entry for tek in policy.teks), ipv6=self._ipv6)
+        self._policy = policy
         self._prefix += nonce.data
         data = sa.protect(ExchangeType.GROUPKEY_PULL, self.message_id, (), self._prefix)
         self._isakmp.request(sa, self.message_id, data, now)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from labctl.gdoi.decoding import require_family
 from labctl.gdoi.early_rekeys import EarlyRekeys
 from labctl.gdoi.events import Event, LogMessage
 from labctl.gdoi.key_path import NotAddressed
@@ -80,6 +81,7 @@ class MemberPush:
         try:
             push = self._open_push(received.datagram.data, under)
             outcome = apply_push(push, under, keys, now)
+            require_family((rule.entry for rule in outcome.keys.rules), ipv6=self._keys.membership.ipv6)
         except PeerError as error:
             self._reject(error, server, now)
             if isinstance(error, NotAddressed) and self._early.suspect(received.digest, now):

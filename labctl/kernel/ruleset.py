@@ -13,7 +13,7 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 
-from labctl.configuration import Action, AddressTranslation, Marking, NodeConfiguration
+from labctl.configuration import Action, AddressTranslation, MarkingRule, NodeConfiguration
 from labctl.configuration.policy import AccessListEntry
 
 TABLE = "labctl"
@@ -31,14 +31,16 @@ class RulesetFailure(Exception):
 
 def ruleset(configuration: NodeConfiguration) -> str:
     """What nft(8) reads, or nothing where the node neither translates nor marks."""
-    chains: list[str] = []
+    chains: dict[str, list[str]] = {"ip": [], "ip6": []}
     if configuration.marking is not None:
-        chains += _marking(configuration.marking)
+        for family, version in (("ip", 4), ("ip6", 6)):
+            rules = [rule for rule in configuration.marking.rules if rule.entry.source.version == version]
+            if rules:
+                chains[family] += _marking(configuration.marking.interfaces, rules, family)
     if configuration.nat is not None:
-        chains += _translation(configuration.nat)
-    if not chains:
-        return ""
-    return "\n".join((f"table ip {TABLE} {{", *chains, "}", ""))
+        chains["ip"] += _translation(configuration.nat)
+    tables = [line for family, found in chains.items() if found for line in (f"table {family} {TABLE} {{", *found, "}")]
+    return "\n".join((*tables, "")) if tables else ""
 
 
 def load_ruleset(text: str) -> None:
@@ -67,21 +69,22 @@ def load_ruleset(text: str) -> None:
         raise RulesetFailure(f"the kernel takes no translation or marking: {said[0] if said else 'nft said nothing'}")
 
 
-def _marking(marking: Marking) -> Iterator[str]:
+def _marking(interfaces: Iterable[str], rules: Iterable[MarkingRule], family: str) -> Iterator[str]:
     yield from _opening("marking", "filter", "prerouting", "mangle")
-    where = f"iifname {_set(marking.interfaces)}"
-    for rule in marking.rules:
-        does = f"ip dscp set {rule.dscp} accept" if rule.entry.action is Action.PERMIT else "accept"
-        yield " ".join((f"\t\t{where}", *_match(rule.entry), does))
+    where = f"iifname {_set(interfaces)}"
+    for rule in rules:
+        does = f"{family} dscp set {rule.dscp} accept" if rule.entry.action is Action.PERMIT else "accept"
+        yield " ".join((f"\t\t{where}", *_match(rule.entry, family), does))
     yield "\t}"
 
 
-def _match(entry: AccessListEntry) -> Iterator[str]:
+def _match(entry: AccessListEntry, family: str) -> Iterator[str]:
     if entry.protocol:
-        yield f"ip protocol {entry.protocol}"
+        # Of IPv6, what is behind the extension headers.
+        yield f"ip protocol {entry.protocol}" if family == "ip" else f"meta l4proto {entry.protocol}"
     for word, network in (("saddr", entry.source), ("daddr", entry.destination)):
         if network.prefixlen:
-            yield f"ip {word} {network}"
+            yield f"{family} {word} {network}"
     for word, port in (("sport", entry.source_port), ("dport", entry.destination_port)):
         if port:
             yield f"th {word} {port}"

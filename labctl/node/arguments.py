@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from labctl.door import DoorError
@@ -66,6 +66,15 @@ class Arguments:
             return IPv4Address(self.text(name))
         except AddressValueError as error:
             raise self.error(name, f"not an IPv4 address: {error}") from None
+
+    def any_address(self, name: str) -> IPv4Address | IPv6Address | None:
+        """An address of either family, or None where there is none."""
+        if name not in self._values:
+            return None
+        try:
+            return ip_address(self.text(name))
+        except ValueError as error:
+            raise self.error(name, f"not an IP address: {error}") from None
 
     def octets(self, name: str) -> bytes:
         """Octets in base64; none by default."""

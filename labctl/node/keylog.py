@@ -33,7 +33,7 @@ def rekey_line(spi: bytes, iv: bytes, key: bytes) -> str:
     return f"{spi.hex()},{iv.hex()},{key.hex()}"
 
 
-def esp_line(tek: TrafficEncryptionKey) -> str:
+def esp_line(tek: TrafficEncryptionKey, *, ipv6: bool = False) -> str:
     """A line of `esp_sa`; wildcards make it serve every sender of the group."""
     if tek.transform.cipher is Cipher.AES_GMAC:
         encryption, authentication = GMAC
@@ -41,5 +41,5 @@ def esp_line(tek: TrafficEncryptionKey) -> str:
         encryption, authentication = ENCRYPTION[tek.transform.cipher], AUTHENTICATION[tek.transform.integrity]
     key = f"0x{tek.encryption_key.hex()}" if encryption != "NULL" else ""
     integrity = f"0x{tek.integrity_key.hex()}" if tek.integrity_key else ""
-    fields = ("IPv4", "*", "*", f"{tek.spi:#010x}", encryption, key, authentication, integrity)
+    fields = ("IPv6" if ipv6 else "IPv4", "*", "*", f"{tek.spi:#010x}", encryption, key, authentication, integrity)
     return ",".join(f'"{field}"' for field in fields)

@@ -190,7 +190,11 @@ class Containers:
                 security_opt=["no-new-privileges"],
                 tmpfs=NODE_TMPFS,
                 sysctls={"net.ipv4.ip_forward": "1" if node.kind.forwards else "0"},
-                extra_hosts=dict(node.configuration.hosts),
+                extra_hosts=[
+                    f"{name}:{address}"
+                    for hosts in (node.configuration.hosts, node.configuration.hosts6)
+                    for name, address in hosts.items()
+                ],
             ),
         }
 

@@ -33,7 +33,7 @@ class CheckSpec:
     - latency: 95th percentile round trip of each pair is at most `bound` (milliseconds).
     - loss: at most `bound` (per cent) of `count` echoes of each pair are lost.
 
-    Node names throughout; `links` are `PlannedLink.name`s.
+    Packets are IPv4, or IPv6 with `ipv6`. Node names throughout; `links` are `PlannedLink.name`s.
     """
 
     name: str
@@ -45,6 +45,7 @@ class CheckSpec:
     bound: float | None = None
     count: int = 3
     dscp: int = 0
+    ipv6: bool = False
 
 
 def was_refused(group: Mapping[str, Any]) -> bool:

@@ -21,28 +21,47 @@ MOST_STATIONS = 100
 
 def derive_checks(groups: Sequence[Group], flows: Flows) -> list[CheckSpec]:
     """What `labctl test` proves of a lab without `checks:`."""
-    stations = flows.stations()
-    if len(stations) > MOST_STATIONS:
-        stations = [stations[place * len(stations) // MOST_STATIONS] for place in range(MOST_STATIONS)]
-    every = [
-        flows.between(source, destination) for source in stations for destination in stations if source != destination
-    ]
-    talking = [(flow.source, flow.destination) for flow in every if flow.fate is not Fate.DROPPED]
-    silent = [(flow.source, flow.destination) for flow in every if flow.fate is Fate.DROPPED]
-    specs = [
-        CheckSpec(_title("reachable", sources, destinations, stations), CheckKind.REACHABLE, sources, destinations)
-        for sources, destinations in matrices(talking)
-    ]
-    specs += [
-        CheckSpec(_title("blocked", sources, destinations, stations), CheckKind.BLOCKED, sources, destinations)
-        for sources, destinations in matrices(silent)
-    ]
+    # By family, IPv6 or not.
+    every = {ipv6: _between_stations(flows, ipv6=ipv6) for ipv6 in (False, True)}
+    specs = [spec for ipv6, found in every.items() for spec in _reachability(found, flows, ipv6=ipv6)]
     for group in groups:
         for kind, members in ((CheckKind.REGISTERED, group.registering), (CheckKind.REFUSED, group.refused)):
             if members:
                 specs.append(CheckSpec(f"{kind.value}: {group.name}", kind, members, group=group.name))
-        specs += _group_checks(group, [flow for flow in every if flow.fate is Fate.ENCRYPTED], flows)
+        specs += _group_checks(group, [flow for flow in every[group.ipv6] if flow.fate is Fate.ENCRYPTED], flows)
     return specs
+
+
+def _stations(flows: Flows, *, ipv6: bool) -> list[str]:
+    stations = flows.stations(ipv6=ipv6)
+    if len(stations) > MOST_STATIONS:
+        stations = [stations[place * len(stations) // MOST_STATIONS] for place in range(MOST_STATIONS)]
+    return stations
+
+
+def _between_stations(flows: Flows, *, ipv6: bool) -> list[Flow]:
+    stations = _stations(flows, ipv6=ipv6)
+    return [
+        flows.between(source, destination, ipv6=ipv6)
+        for source in stations
+        for destination in stations
+        if source != destination
+    ]
+
+
+def _reachability(every: list[Flow], flows: Flows, *, ipv6: bool) -> list[CheckSpec]:
+    stations = _stations(flows, ipv6=ipv6)
+    talking = [(flow.source, flow.destination) for flow in every if flow.fate is not Fate.DROPPED]
+    silent = [(flow.source, flow.destination) for flow in every if flow.fate is Fate.DROPPED]
+    return [
+        CheckSpec(_title(_of_family(kind, ipv6), names, others, stations), kind, names, others, ipv6=ipv6)
+        for kind, pairs in ((CheckKind.REACHABLE, talking), (CheckKind.BLOCKED, silent))
+        for names, others in matrices(pairs)
+    ]
+
+
+def _of_family(kind: CheckKind, ipv6: bool) -> str:
+    return f"{kind.value} (IPv6)" if ipv6 else kind.value
 
 
 def _group_checks(group: Group, encrypted: list[Flow], flows: Flows) -> list[CheckSpec]:
@@ -57,23 +76,25 @@ def _group_checks(group: Group, encrypted: list[Flow], flows: Flows) -> list[Che
         if around is not None:
             specs.append(
                 CheckSpec(
-                    f"encrypted: {around.source} -> {around.destination}",
+                    f"{_of_family(CheckKind.ENCRYPTED, group.ipv6)}: {around.source} -> {around.destination}",
                     CheckKind.ENCRYPTED,
                     (around.source,),
                     (around.destination,),
                     links=around.links,
                     dscp=EXPEDITED_FORWARDING,
+                    ipv6=group.ipv6,
                 )
             )
     shown = [(flow.source, flow.destination) for flow in pairs.values()]
     stations = list(dict.fromkeys(name for pair in shown for name in pair))
     specs += [
         CheckSpec(
-            _title("no-plain-text", sources, destinations, stations),
+            _title(_of_family(CheckKind.NO_PLAIN_TEXT, group.ipv6), sources, destinations, stations),
             CheckKind.NO_PLAIN_TEXT,
             sources,
             destinations,
             links=flows.provider_links,
+            ipv6=group.ipv6,
         )
         for sources, destinations in matrices(shown)
     ]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from labctl.configuration import AccessListEntry, Action, NodeKind
-from labctl.topology.model import Group, MemberOptions, Node, Segment
+from labctl.topology.model import Group, MemberOptions, Topology
 from labctl.topology.routing import Hop, Routing
 from labctl.topology.translated import Translated
 
-_ICMP = 1
-_Addresses = tuple[IPv4Address, IPv4Address]
+# ICMP by the version of IP.
+_ICMP = {4: 1, 6: 58}
+_Address = IPv4Address | IPv6Address
+_Addresses = tuple[_Address, _Address]
 
 
 class Fate(Enum):
@@ -40,32 +42,29 @@ class Flow:
 class Flows:
     """Follows packets through a lab whose members are registered, but for those that its topology calls refused."""
 
-    def __init__(
-        self,
-        nodes: tuple[Node, ...],
-        segments: tuple[Segment, ...],
-        groups: Sequence[Group],
-        addresses: dict[str, IPv4Address],
-        routing: Routing,
-    ) -> None:
-        self.nodes = nodes
-        self.addresses = addresses
-        self._segments = segments
+    def __init__(self, topology: Topology, routing: Routing) -> None:
+        self._nodes = topology.nodes
+        # By family, IPv6 or not.
+        self._addresses: dict[bool, Mapping[str, _Address]] = {
+            False: topology.control_addresses(),
+            True: topology.ipv6_addresses(),
+        }
+        self._segments = topology.segments
         self._routing = routing
         self._translated = Translated(routing)
         # Of each crypto interface (node, segment): the policies of its groups, each entry with its group.
         self._policies: dict[tuple[str, int], list[tuple[AccessListEntry, str]]] = {}
         # Members, with the group, that take clear packets where encrypted ones are to be expected.
         self._passive: set[tuple[str, str]] = set()
-        # Crypto interfaces without keys that fail close, with what may pass nevertheless.
-        self._closed: dict[tuple[str, int], Sequence[AccessListEntry]] = {}
-        for group in groups:
+        # Crypto interfaces without keys that fail close, by family, with what may pass nevertheless.
+        self._closed: dict[tuple[str, int, bool], Sequence[AccessListEntry]] = {}
+        for group in topology.groups:
             for member in group.members:
                 options = group.options.get(member, MemberOptions())
                 place = (member, _crypto_segment(routing, group, member))
                 if options.refused:
                     if options.fail_close is not None:
-                        self._closed[place] = options.fail_close
+                        self._closed[(*place, group.ipv6)] = options.fail_close
                     continue
                 entries = (*options.local_policy, *_in_force(group, passive=options.passive))
                 self._policies.setdefault(place, []).extend((entry, group.name) for entry in entries)
@@ -83,28 +82,33 @@ class Flows:
             if any(link.startswith(f"{end}--") or link.endswith(f"--{end}") for end in segment.ends)
         )
 
-    def stations(self) -> list[str]:
+    def stations(self, *, ipv6: bool = False) -> list[str]:
         """The nodes whose conversations matter: hosts, or where there are not two of them, the routers at the ends."""
+        known = self._addresses[ipv6]
         for kinds in ({NodeKind.HOST}, {NodeKind.HOST, NodeKind.CE}):
-            found = [node.name for node in self.nodes if node.kind in kinds and node.name in self.addresses]
+            found = [node.name for node in self._nodes if node.kind in kinds and node.name in known]
             if len(found) > 1:
                 return found
-        return [node.name for node in self.nodes if node.kind is not NodeKind.SWITCH and node.name in self.addresses]
+        return [node.name for node in self._nodes if node.kind is not NodeKind.SWITCH and node.name in known]
 
-    def between(self, source: str, destination: str) -> Flow:
-        """What becomes of a ping."""
-        there = self._routing.path(source, self.addresses[destination])
-        if not there:
+    def have(self, *names: str, ipv6: bool) -> bool:
+        """True if all of these nodes speak this version of IP."""
+        return all(name in self._addresses[ipv6] for name in names)
+
+    def between(self, source: str, destination: str, *, ipv6: bool = False) -> Flow:
+        """What becomes of a ping. Both ends speak this version of IP."""
+        target = self._addresses[ipv6][destination]
+        there = self._routing.path(source, target)
+        began = there[0].leaving.ip(ipv6=ipv6) if there else None
+        if not there or began is None:
             return Flow(source, destination, Fate.DROPPED, (), ())
-        source_address = there[0].leaving.address
-        assert source_address is not None
-        back = self._routing.path(destination, source_address.ip)
-        asked = self._translated.known_as(source, destination, self.addresses[destination])
-        fate, group, (seen, reached) = self._fate(there, source_address.ip, asked)
+        back = self._routing.path(destination, began)
+        asked = self._translated.known_as(source, destination, target)
+        fate, group, (seen, reached) = self._fate(there, began, asked)
         answer = Fate.DROPPED
         if back is not None:
-            answer, _, ends = self._fate(back, reached, seen, began=source_address.ip)
-            if ends != (asked, source_address.ip):
+            answer, _, ends = self._fate(back, reached, seen, began=began)
+            if ends != (asked, began):
                 answer = Fate.DROPPED  # an answer from an address that was not asked is none
         if Fate.DROPPED in (fate, answer):
             fate = Fate.DROPPED
@@ -131,7 +135,7 @@ class Flows:
         return (node, segment) in self._policies
 
     def _fate(
-        self, path: list[Hop], source: IPv4Address, destination: IPv4Address, began: IPv4Address | None = None
+        self, path: list[Hop], source: _Address, destination: _Address, began: _Address | None = None
     ) -> tuple[Fate, str | None, _Addresses]:
         """What becomes of a packet, the group that encrypts it, and the addresses that it arrives with.
 
@@ -168,17 +172,19 @@ class Flows:
             return Fate.DROPPED, was_encrypted, ends
         return Fate.CLEAR if was_encrypted is None else Fate.ENCRYPTED, was_encrypted, ends
 
-    def _is_closed(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> bool:
+    def _is_closed(self, place: tuple[str, int], source: _Address, destination: _Address) -> bool:
         """True where an interface that fails close lets nothing of this flow pass. Addresses as it would send it."""
-        return place in self._closed and not any(
-            entry.protocol in (0, _ICMP) and source in entry.source and destination in entry.destination
-            for entry in self._closed[place]
+        closed = self._closed.get((*place, source.version == 6))
+        return closed is not None and not any(
+            entry.protocol in (0, _ICMP[source.version]) and source in entry.source and destination in entry.destination
+            for entry in closed
         )
 
-    def _permitting(self, place: tuple[str, int], source: IPv4Address, destination: IPv4Address) -> str | None:
+    def _permitting(self, place: tuple[str, int], source: _Address, destination: _Address) -> str | None:
         """The group whose policy encrypts a ping on that interface."""
         for entry, group in self._policies[place]:
-            if entry.protocol in (0, _ICMP) and source in entry.source and destination in entry.destination:
+            icmp = _ICMP[source.version]
+            if entry.protocol in (0, icmp) and source in entry.source and destination in entry.destination:
                 return group if entry.action is Action.PERMIT else None
         return None
 

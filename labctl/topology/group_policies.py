@@ -33,6 +33,9 @@ class PolicyReader:
         self._problems = problems
         self._name = name
         self._raw = raw
+        self._example = "permit ip 10.1.0.0/16 10.1.0.0/16"
+        if raw.ipv6:
+            self._example = "permit ipv6 2001:db8:1::/48 2001:db8:1::/48"
         # Every entry that could be read, with its place in the file.
         self._entries: list[tuple[AccessListEntry, _Place]] = []
         # What was cut out of the file has a problem of its own.
@@ -48,7 +51,7 @@ class PolicyReader:
                 self._problems.add(
                     self._shaped.key_at(*place),
                     f"group {self._name!r} has no 'policy'",
-                    "say what is encrypted: 'policy: [permit ip 10.1.0.0/16 10.1.0.0/16]'",
+                    f"say what is encrypted: 'policy: [{self._example}]'",
                 )
                 return tuple(sas)
         else:
@@ -86,7 +89,7 @@ class PolicyReader:
         for index, line in enumerate(lines):
             at = (*place, index)
             try:
-                entry = parse_access_list_entry(line)
+                entry = parse_access_list_entry(line, ipv6=self._raw.ipv6)
             except WordError as error:
                 self._readable = False
                 self._problems.add(self._shaped.inside(error.column, *at), error.problem, error.hint)
@@ -118,7 +121,7 @@ class PolicyReader:
             self._problems.add(
                 self._shaped.at("groups", self._name, key),
                 f"the policy of group {self._name!r} permits nothing, so nothing is encrypted",
-                "add an entry such as 'permit ip 10.1.0.0/16 10.1.0.0/16'",
+                f"add an entry such as '{self._example}'",
             )
 
     def _check_size(self, action: Action, most: int, mnemonic: str, hint: str) -> None:
@@ -154,6 +157,8 @@ def refuse_overlaps(shaped: Shaped, groups: list[Group], problems: Problems) -> 
     """Reference 2.6: overlapping access lists of two groups on one device are prohibited."""
     for number, group in enumerate(groups):
         for other in groups[:number]:
+            if group.ipv6 is not other.ipv6:
+                continue
             shared = [name for name in group.members if name in other.members]
             clash = next(_overlaps(shaped, group, other), None) if shared else None
             if clash is None:
@@ -186,7 +191,7 @@ def _permits(shaped: Shaped, group: Group) -> Iterator[_Placed]:
     for lines, where in lists:
         for index, line in enumerate(lines):
             try:
-                entry = parse_access_list_entry(line)
+                entry = parse_access_list_entry(line, ipv6=raw.ipv6)
             except WordError:
                 continue  # has a problem of its own
             if entry.action is Action.PERMIT:

@@ -95,6 +95,7 @@ class _GroupReader:
             activation_delay=self._raw.delays.activation,
             deactivation_delay=self._raw.delays.deactivation,
             receive_only=self._raw.receive_only,
+            ipv6=self._raw.ipv6,
             options=self._options(members),
             authorization=read_authorization(self._shaped, self._name, members, self._problems),
         )
@@ -187,7 +188,7 @@ class _GroupReader:
         entries: list[AccessListEntry] = []
         for index, line in enumerate(lines):
             try:
-                entry = parse_access_list_entry(line)
+                entry = parse_access_list_entry(line, ipv6=self._raw.ipv6)
             except WordError as error:
                 self._problems.add(self._shaped.inside(error.column, *place, index), error.problem, error.hint)
                 continue

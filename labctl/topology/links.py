@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
 from labctl.configuration import Impairment, NodeKind
 from labctl.configuration.words import did_you_mean
@@ -24,6 +24,9 @@ _RESERVED_INTERFACES = re.compile(r"lo|all|default|port[0-9]*")
 _FORM = "a link is 'NODE -- NODE', and each end NODE[:INTERFACE] [ADDRESS/LENGTH]"
 
 _PROVIDER = (NodeKind.PE, NodeKind.P)
+
+# RFC 4291 2.5.4, RFC 4193 3.1.
+_ROUTED_IPV6 = (IPv6Network("2000::/3"), IPv6Network("fc00::/7"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class DraftLink:
     at: Position
     subnet_at: Position
     impairments: tuple[Impairment, ...] = ()
+    subnet6: tuple[IPv6Network, Position] | None = None
 
 
 def read_links(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> list[DraftLink]:
@@ -58,16 +62,18 @@ def read_links(shaped: Shaped, nodes: dict[str, Node], problems: Problems) -> li
         if isinstance(raw, RawLink):
             path = ("links", index, "ends")
             ends = [reader.end(text, 0, (*path, place)) for place, text in enumerate(raw.ends)]
-            mtu, subnet_text = raw.mtu, raw.subnet
+            mtu, subnet_text, subnet6_text = raw.mtu, raw.subnet, raw.subnet6
             rules = read_impairments(shaped, index, [end.node.name for end in ends if end is not None], problems)
         else:
             ends, mtu, subnet_text, rules = reader.line(raw, ("links", index)), 1500, None, ()
+            subnet6_text = None
         subnet_at = shaped.at("links", index, "subnet")
         subnet = read_subnet(subnet_text, subnet_at, problems) if subnet_text is not None else None
+        subnet6 = read_subnet6(subnet6_text, shaped.at("links", index, "subnet6"), problems)
         first, second = (*ends, None, None)[:2]
         if first is None or second is None:
             continue
-        draft = DraftLink((first, second), mtu, subnet, at, subnet_at, rules)
+        draft = DraftLink((first, second), mtu, subnet, at, subnet_at, rules, subnet6)
         if _may_be_wired(draft, problems):
             drafts.append(draft)
     _refuse_doubled(drafts, problems)
@@ -78,7 +84,7 @@ def read_subnet(text: str, at: Position, problems: Problems) -> IPv4Network | No
     """A prefix that hosts can live in."""
     hint = "a subnet is A.B.C.D/LENGTH, for example 10.7.0.0/24"
     if ":" in text:
-        problems.add(at, f"{text!r} is IPv6", "links are numbered with IPv4")
+        problems.add(at, f"{text!r} is IPv6", "every link has IPv4; its IPv6 prefix is 'subnet6'")
         return None
     try:
         network = IPv4Network(text, strict=False)
@@ -95,6 +101,27 @@ def read_subnet(text: str, at: Position, problems: Problems) -> IPv4Network | No
         problems.add(at, f"{text!r} is no subnet for a link", "from /8 to /30, or /31 between two routers")
         return None
     return network if is_unicast(network, text, at, problems) else None
+
+
+def read_subnet6(text: str | None, at: Position, problems: Problems) -> tuple[IPv6Network, Position] | None:
+    """The /64 that a link or switch was given (RFC 4291 2.5.4)."""
+    if text is None:
+        return None
+    hint = "an IPv6 subnet is X:X:X:X::/64, for example 2001:db8:7:1::/64"
+    try:
+        network = IPv6Network(text, strict=False)
+    except ValueError:
+        problems.add(at, f"{text!r} is not an IPv6 subnet", hint)
+        return None
+    if network.prefixlen != 64:
+        problems.add(at, f"{text!r} is no IPv6 subnet for a link", hint)
+    elif text.partition("/")[0] != str(network.network_address):
+        problems.add(at, f"{text!r} is not written as a subnet is", f"did you mean {str(network)!r}?")
+    elif not any(network.subnet_of(routed) for routed in _ROUTED_IPV6):
+        problems.add(at, f"{text!r} is neither global unicast (2000::/3) nor unique local (fc00::/7)", hint)
+    else:
+        return network, at
+    return None
 
 
 def is_unicast(network: IPv4Network, text: str, at: Position, problems: Problems) -> bool:
@@ -187,7 +214,7 @@ class _LinkReader:
 
     def _address(self, word: str, at: Position) -> IPv4Interface | IPv4Address | None:
         if ":" in word:
-            self._problems.add(at, f"{word!r} is IPv6", "links are numbered with IPv4")
+            self._problems.add(at, f"{word!r} is IPv6", "an end's IPv6 address is planned, of the link's 'subnet6'")
             return None
         try:
             address = IPv4Interface(word) if "/" in word else IPv4Address(word)
@@ -228,11 +255,15 @@ def _may_be_wired(draft: DraftLink, problems: Problems) -> bool:
                 "customers attach to a pe",
             )
             return False
-    if draft.subnet is not None and any(end.node.kind is NodeKind.SWITCH for end in draft.ends):
+    given = ("subnet", draft.subnet_at) if draft.subnet is not None else None
+    if given is None and draft.subnet6 is not None:
+        given = ("subnet6", draft.subnet6[1])
+    if given is not None and any(end.node.kind is NodeKind.SWITCH for end in draft.ends):
+        key, at = given
         problems.add(
-            draft.subnet_at,
+            at,
             "this link leads to a switch, whose links are one subnet",
-            "give it to the switch: 'NAME: {kind: switch, subnet: ...}'",
+            f"give it to the switch: 'NAME: {{kind: switch, {key}: ...}}'",
         )
         return False
     return True

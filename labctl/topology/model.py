@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from labctl.configuration import (
     AccessListEntry,
@@ -35,14 +35,20 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a link. A switch's port has no address."""
+    """One end of a link. A switch's port has no address; an IPv6 one has who speaks it (ipv6.py)."""
 
     node: str
     interface: str
     address: IPv4Interface | None = None
+    address6: IPv6Interface | None = None
 
     def __str__(self) -> str:
         return f"{self.node}:{self.interface}"
+
+    def ip(self, *, ipv6: bool = False) -> IPv4Address | IPv6Address | None:
+        """Its address of one family, if it has one."""
+        address = self.address6 if ipv6 else self.address
+        return None if address is None else address.ip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Segment:
     prefix: IPv4Network
     ends: tuple[End, ...]
     links: tuple[str, ...]
+    prefix6: IPv6Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,7 @@ class Group:
     activation_delay: int = 0
     deactivation_delay: int = 0
     receive_only: bool = False
+    ipv6: bool = False
     options: Mapping[str, MemberOptions] = field(default_factory=dict)
     # Member -> the interface that it encrypts on.
     interfaces: Mapping[str, str] = field(default_factory=dict)
@@ -251,12 +259,20 @@ class Topology:
 
     def control_addresses(self) -> dict[str, IPv4Address]:
         """Node -> the address it is known by: on the provider's side where it has one, else of its first link."""
-        towards_provider: dict[str, IPv4Address] = {}
-        first: dict[str, IPv4Address] = {}
+        return {name: end.address.ip for name, end in self._known_by(ipv6=False).items() if end.address is not None}
+
+    def ipv6_addresses(self) -> dict[str, IPv6Address]:
+        """The same of those that speak IPv6; none in a lab without it."""
+        return {name: end.address6.ip for name, end in self._known_by(ipv6=True).items() if end.address6 is not None}
+
+    def _known_by(self, *, ipv6: bool) -> dict[str, End]:
+        towards_provider: dict[str, End] = {}
+        first: dict[str, End] = {}
         for segment in self.segments:
             for end in segment.ends:
-                assert end.address is not None
-                first.setdefault(end.node, end.address.ip)
+                if end.ip(ipv6=ipv6) is None:
+                    continue
+                first.setdefault(end.node, end)
                 if segment.kind is not SegmentKind.LAN:
-                    towards_provider.setdefault(end.node, end.address.ip)
+                    towards_provider.setdefault(end.node, end)
         return {name: towards_provider.get(name, first[name]) for name in self.node_names if name in first}

@@ -54,7 +54,7 @@ class PlannedNode:
 
         Without the names of other nodes: a node that comes or goes must not replace all the others.
         """
-        text = json.dumps(to_json(replace(self.configuration, hosts={})), sort_keys=True)
+        text = json.dumps(to_json(replace(self.configuration, hosts={}, hosts6={})), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -67,6 +67,7 @@ class PlannedGroup:
     key_servers: tuple[str, ...]
     members: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)

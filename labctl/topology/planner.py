@@ -59,10 +59,12 @@ class _Planner:
         self._addresses = topology.control_addresses()
         self._interfaces = topology.interfaces()
         self._hosts = {name: str(address) for name, address in self._addresses.items()}
+        self._hosts6 = {name: str(address) for name, address in topology.ipv6_addresses().items()}
         self._mtus = {(end.node, end.interface): link.mtu for link in topology.links for end in link.ends}
         # Routers carry multicast where a group needs it: its rekeys, or traffic that its policy protects.
         self._multicast = any(
-            group.rekey.address is not None or any(entry.destination.is_multicast for entry in group.policy)
+            group.rekey.address is not None
+            or any(entry.destination.version == 4 and entry.destination.is_multicast for entry in group.policy)
             for group in topology.groups
         )
         self._memberships: dict[str, list[Group]] = {}
@@ -89,7 +91,9 @@ class _Planner:
                 for link in topology.links
             ),
             groups=tuple(
-                PlannedGroup(group.name, str(group.identity), group.key_servers, group.members, group.refused)
+                PlannedGroup(
+                    group.name, str(group.identity), group.key_servers, group.members, group.refused, group.ipv6
+                )
                 for group in topology.groups
             ),
             checks=topology.checks,
@@ -120,6 +124,7 @@ class _Planner:
             started=self._credentials.started,
             nat=self._topology.translations.get(node.name),
             marking=self._topology.markings.get(node.name),
+            hosts6=self._hosts6,
         )
 
     def _names(self, node: str) -> dict[str, str]:
@@ -137,7 +142,7 @@ class _Planner:
         return Interface(
             name=end.interface,
             mac=mac_address(end.node, end.interface),
-            addresses=(end.address,) if end.address is not None else (),
+            addresses=tuple(address for address in (end.address, end.address6) if address is not None),
             mtu=self._mtus[end.node, end.interface],
             crypto_map=end in crypto,
         )
@@ -152,6 +157,7 @@ class _Planner:
             activation_delay=group.activation_delay,
             deactivation_delay=group.deactivation_delay,
             receive_only=group.receive_only,
+            ipv6=group.ipv6,
             authorized=self._authorized(group),
             authorized_identities=group.authorization.identities,
             key_server_id=group.key_servers.index(server),
@@ -176,6 +182,7 @@ class _Planner:
             fail_close_revert=options.fail_close_revert,
             passive=options.passive,
             recovery_check=options.recovery_check,
+            ipv6=group.ipv6,
         )
 
     def _pre_shared_keys(self, node: str, groups: list[Group]) -> tuple[PreSharedKey, ...]:

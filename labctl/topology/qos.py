@@ -48,7 +48,7 @@ def _rules(shaped: Shaped, raw: RawQos, path: tuple[str, ...], problems: Problem
             hint = did_you_mean(str(rule.set_dscp), DSCP_NAMES, "a number from 0 to 63")
             problems.add(shaped.at(*place, "set-dscp"), f"{rule.set_dscp!r} is not a DSCP", hint)
         try:
-            entry = parse_access_list_entry(rule.match)
+            entry = parse_access_list_entry(rule.match, ipv6=rule.ipv6)
         except WordError as error:
             problems.add(shaped.inside(error.column, *place, "match"), error.problem, error.hint)
         else:

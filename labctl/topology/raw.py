@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from labctl.topology.raw_check import RawCheck
+from labctl.topology.raw_shape import RawShape as _Shape
+
 # A lab's name is a folder of the state directory and part of container names.
 LAB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 # A node's name is a host name (RFC 1123 2.1), and a switch's also an interface name: at most 15 octets (IFNAMSIZ).
@@ -44,14 +47,6 @@ SHORTEST_RECOVERY, LONGEST_RECOVERY = 10, 3600
 MOST_KEY_SERVERS = 8
 # Days: beyond it, dates of certificates would need another form than UTCTime soon (RFC 5280 4.1.2.5).
 LONGEST_VALIDITY = 3650
-
-
-def _written(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=_written, frozen=True)
 
 
 KindWord: TypeAlias = Literal["host", "ce", "ks", "pe", "p", "switch"]
@@ -102,6 +97,7 @@ class RawMarkingRule(_Shape):
         examples=["permit udp any any eq 5060"],
     )
     set_dscp: RawDscp = Field(description="ef, af31, cs3, default, ... or 0 to 63.")
+    ipv6: bool = Field(default=False, description="The line is of an IPv6 access list, and matches IPv6 packets.")
 
 
 class RawQos(_Shape):
@@ -118,6 +114,7 @@ class RawNode(_Shape):
 
     kind: KindWord = Field(description="What the node is.")
     subnet: str | None = Field(default=None, description="Switch only: the LAN's prefix, for example 10.7.0.0/24.")
+    subnet6: str | None = Field(default=None, description="Switch only: the LAN's IPv6 prefix, a /64.")
     nat: RawNat | None = Field(default=None, description="Routers only: address translation, before encryption.")
     qos: RawQos | None = Field(default=None, description="ce only: marking, before encryption.")
 
@@ -160,6 +157,7 @@ class RawLink(_Shape):
         min_length=2, max_length=2, description="NODE[:INTERFACE] [ADDRESS/LENGTH], twice.", examples=[["ce1", "pe1"]]
     )
     subnet: str | None = Field(default=None, description="The link's prefix; planned where it is left out.")
+    subnet6: str | None = Field(default=None, description="The link's IPv6 prefix, a /64; planned where left out.")
     mtu: int = Field(default=1500, ge=SMALLEST_MTU, le=LARGEST_MTU, description="Octets of the largest IP packet.")
     impair: RawImpairmentForm = Field(
         default=[],
@@ -364,6 +362,9 @@ class RawGroup(_Shape):
         description="Nodes of kind ce, by name, or with what is configured on them alone.",
         examples=[["ce1", {"node": "ce2", "fail-close": []}]],
     )
+    ipv6: bool = Field(
+        default=False, description="The group protects IPv6, and its access lists are IPv6 (crypto gdoi group ipv6)."
+    )
     policy: list[str] | None = Field(
         default=None,
         description="Access list: permit encrypts, deny and no match stay in clear; the first match wins.",
@@ -388,43 +389,6 @@ class RawGroup(_Shape):
         default="generated",
         description="'generated': random, one for each pair; or one text for all; or a text for each member.",
     )
-
-
-RawFlow: TypeAlias = str
-
-_STATEMENTS = ("reachable", "blocked", "registered", "refused", "encrypted", "no-plain-text", "latency", "loss")
-
-
-class RawCheck(_Shape):
-    """One statement about the running lab, and how it is tested."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [statement]} for statement in _STATEMENTS]},
-    )
-
-    reachable: RawFlow | None = Field(
-        default=None, description="Every echo is answered: 'any', 'h1 -> h2', 'h1, h2 <-> h3'."
-    )
-    blocked: RawFlow | None = Field(default=None, description="No echo is answered.")
-    registered: str | None = Field(default=None, description="Every member of this group is registered.")
-    refused: str | None = Field(default=None, description="No 'refused' member of this group has keys.")
-    encrypted: RawFlow | None = Field(
-        default=None, description="The flow is seen as ESP, with its own addresses and DSCP."
-    )
-    no_plain_text: RawFlow | None = Field(default=None, description="No payload of the flow is ever seen on the links.")
-    latency: RawFlow | None = Field(
-        default=None, description="Round trips of the flow are at most `at-most` milliseconds."
-    )
-    loss: RawFlow | None = Field(default=None, description="At most `at-most` per cent of the echoes are lost.")
-    name: str | None = Field(default=None, description="What the report calls it.")
-    links: list[str] | None = Field(
-        default=None, description="Links 'a -- b' to watch; the provider's where it is left out."
-    )
-    at_most: float | None = Field(
-        default=None, ge=0, description="The bound: milliseconds of latency, per cent of loss."
-    )
-    count: int | None = Field(default=None, ge=1, le=1000, description="How many echoes are sent along each pair.")
-    dscp: int | None = Field(default=None, ge=0, le=63, description="DSCP of the packets sent.")
 
 
 class RawKeepalive(_Shape):

@@ -13,6 +13,7 @@ from labctl.topology.addressing import number_segments
 from labctl.topology.derived import derive_checks
 from labctl.topology.flows import Flows
 from labctl.topology.groups import member_name, read_groups
+from labctl.topology.ipv6 import number_ipv6, refuse_idle_switch_subnets
 from labctl.topology.links import DraftLink, read_links, read_subnet
 from labctl.topology.model import Group, MemberOptions, Node, Segment, SegmentKind, Topology
 from labctl.topology.nat import read_translations
@@ -78,6 +79,8 @@ class _Resolver:
         links, segments = number_segments(drafts, subnets, problems)
         groups = read_groups(shaped, self._nodes, problems)
         groups = self._place_members(groups, segments, drafts)
+        refuse_idle_switch_subnets(shaped, problems)
+        links, segments = number_ipv6(shaped, self._nodes, drafts, links, segments, groups, problems)
         nodes = tuple(self._nodes.values())
         translations = read_translations(shaped, nodes, segments, problems)
         markings = read_markings(shaped, nodes, segments, problems)
@@ -96,7 +99,7 @@ class _Resolver:
         )
         if not problems:
             self._check_reachability(bare, routing, drafts)
-        flows = None if problems else Flows(nodes, bare.segments, groups, bare.control_addresses(), routing)
+        flows = None if problems else Flows(bare, routing)
         checks = read_checks(shaped, self._nodes, links, groups, problems, lambda: flows)
         if shaped.raw.checks is None and flows is not None:
             checks = derive_checks(groups, flows)

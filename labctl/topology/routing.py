@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from labctl.configuration import AddressTranslation, NodeKind, Route
 from labctl.topology.model import End, Node, Segment, SegmentKind
 
 _PROVIDER = (NodeKind.PE, NodeKind.P)
-_DEFAULT = IPv4Network("0.0.0.0/0")
+_DEFAULT, _DEFAULT_IPV6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ class Routing:
             segment.kind is not SegmentKind.LAN and any(self._kinds[end.node] in _PROVIDER for end in segment.ends)
             for segment in segments
         ]
-        self._owners = {
-            end.address.ip: (number, end)
+        self._owners: dict[IPv4Address | IPv6Address, tuple[int, End]] = {
+            address: (number, end)
             for number, segment in enumerate(segments)
             for end in segment.ends
-            if end.address is not None
+            for address in (end.ip(), end.ip(ipv6=True))
+            if address is not None
         }
         self._tables: dict[str, dict[int, Hop]] = {}
 
@@ -78,7 +79,7 @@ class Routing:
         """True if the node has a route to the segment."""
         return segment in self.table(node) or any(number == segment for number, _ in self._ends[node])
 
-    def path(self, source: str, destination: IPv4Address) -> list[Hop] | None:
+    def path(self, source: str, destination: IPv4Address | IPv6Address) -> list[Hop] | None:
         """The way of a packet from `source` to the node with address `destination`; None if there is none."""
         target = self._owners.get(destination)
         if target is None:
@@ -120,11 +121,40 @@ class Routing:
         return found
 
     def routes(self, node: str) -> tuple[Route, ...]:
-        """The static routes of a node, in the order of the segments.
+        """The static routes of a node, in the order of the segments, those of IPv6 behind the others.
 
         The provider's routers have one for each prefix; everyone else has a default route, and one for each prefix
         that lies another way.
         """
+        return self._routes(node) + self._routes_of_ipv6(node)
+
+    def _routes_of_ipv6(self, node: str) -> tuple[Route, ...]:
+        """The same ways as in IPv4, for the segments that have IPv6; none where the node itself has not."""
+        if not any(end.address6 is not None for _, end in self._ends[node]):
+            return ()
+        hops = {number: hop.entering.ip(ipv6=True) for number, hop in sorted(self.table(node).items())}
+        found = [
+            Route(prefix, hop)
+            for number, hop in hops.items()
+            if hop is not None and (prefix := self.segments[number].prefix6) is not None
+        ]
+        if self._kinds[node] in _PROVIDER:
+            return tuple(found)
+        default = self._gateway_of_ipv6(node, [route.next_hop for route in found])
+        if default is None:
+            return ()
+        return (Route(_DEFAULT_IPV6, default), *(route for route in found if route.next_hop != default))
+
+    def _gateway_of_ipv6(self, node: str, hops: list[IPv4Address | IPv6Address]) -> IPv4Address | IPv6Address | None:
+        for number, own in self._ends[node]:
+            if self._faces_provider[number]:
+                for end in self.segments[number].ends:
+                    if end != own and self._kinds[end.node] in _PROVIDER and end.address6 is not None:
+                        return end.address6.ip
+        counted = Counter(hops).most_common(1)
+        return counted[0][0] if counted else None
+
+    def _routes(self, node: str) -> tuple[Route, ...]:
         if (gateway := self._only_gateway(node)) is not None:
             return (Route(_DEFAULT, gateway),)
         hops = {number: _next_hop(hop) for number, hop in sorted(self.table(node).items())}

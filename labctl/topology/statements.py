@@ -13,7 +13,7 @@ from labctl.topology.derived import matrices
 from labctl.topology.flows import Flows
 from labctl.topology.model import Group, Link, Node
 from labctl.topology.problems import Problems
-from labctl.topology.raw import RawCheck
+from labctl.topology.raw_check import RawCheck
 from labctl.topology.shape import Shaped
 
 _FORM = "a flow is 'any', 'h1 -> h2', 'h1, h2 -> h3' or 'h1 <-> h2'"
@@ -21,14 +21,14 @@ _DEFAULT_COUNT = {CheckKind.LATENCY: 20, CheckKind.LOSS: 100}
 
 # Which keys go beside which statement.
 _BESIDE: dict[CheckKind, set[str]] = {
-    CheckKind.REACHABLE: {"count", "dscp"},
-    CheckKind.BLOCKED: {"count", "dscp"},
+    CheckKind.REACHABLE: {"count", "dscp", "ipv6"},
+    CheckKind.BLOCKED: {"count", "dscp", "ipv6"},
     CheckKind.REGISTERED: set(),
     CheckKind.REFUSED: set(),
-    CheckKind.ENCRYPTED: {"links", "count", "dscp"},
-    CheckKind.NO_PLAIN_TEXT: {"links", "count", "dscp"},
-    CheckKind.LATENCY: {"at-most", "count", "dscp"},
-    CheckKind.LOSS: {"at-most", "count", "dscp"},
+    CheckKind.ENCRYPTED: {"links", "count", "dscp", "ipv6"},
+    CheckKind.NO_PLAIN_TEXT: {"links", "count", "dscp", "ipv6"},
+    CheckKind.LATENCY: {"at-most", "count", "dscp", "ipv6"},
+    CheckKind.LOSS: {"at-most", "count", "dscp", "ipv6"},
 }
 Pairs = tuple[tuple[str, str], ...]
 
@@ -92,12 +92,14 @@ class _CheckReader:
             return []
         kind, text = statement
         self._check_keys_beside(kind)
+        title = f"{kind.value} (IPv6)" if self._raw.ipv6 else kind.value
         spec = CheckSpec(
-            name=self._raw.name or f"{kind.value}: {' '.join(text.split())}",
+            name=self._raw.name or f"{title}: {' '.join(text.split())}",
             kind=kind,
             bound=self._raw.at_most,
             count=self._raw.count or _DEFAULT_COUNT.get(kind, 3),
             dscp=self._raw.dscp or 0,
+            ipv6=self._raw.ipv6,
         )
         if kind in (CheckKind.REGISTERED, CheckKind.REFUSED):
             return self._of_group(spec, text)
@@ -105,12 +107,24 @@ class _CheckReader:
         links = self._watched()
         if pairs is None or links is None:
             return []
+        if spec.ipv6 and not self._all_speak_ipv6(pairs, flows()):
+            return []
         if kind in (CheckKind.ENCRYPTED, CheckKind.NO_PLAIN_TEXT):
             following = flows()
             if following is None:
                 return []  # the lab has problems of its own, which are said
             return self._on_links(replace(spec, links=links), pairs, following)
         return _split(spec, pairs)
+
+    def _all_speak_ipv6(self, pairs: Pairs, flows: Flows | None) -> bool:
+        """Without flows the lab has problems of its own, which are said."""
+        names = dict.fromkeys(name for pair in pairs for name in pair)
+        without = [name for name in names if flows is not None and not flows.have(name, ipv6=True)]
+        if without:
+            at = self._shaped.key_at("checks", self._index, "ipv6")
+            hint = "a lab has IPv6 where a group says 'ipv6: true' or a link 'subnet6', and key servers never have"
+            self._problems.add(at, f"{without[0]!r} does not speak IPv6", hint)
+        return flows is not None and not without
 
     def _statement(self) -> tuple[CheckKind, str] | None:
         said = [
@@ -135,6 +149,7 @@ class _CheckReader:
             "at-most": self._raw.at_most,
             "count": self._raw.count,
             "dscp": self._raw.dscp,
+            "ipv6": self._raw.ipv6 or None,
         }
         for key, value in given.items():
             if value is not None and key not in _BESIDE[kind]:
@@ -236,11 +251,12 @@ class _CheckReader:
         specs: list[CheckSpec] = []
         crossing: list[tuple[str, str]] = []
         for source, destination in pairs:
-            crossed = flows.between(source, destination).links
+            crossed = flows.between(source, destination, ipv6=spec.ipv6).links
             if spec.links or crossed:
                 crossing.append((source, destination))
             if spec.kind is CheckKind.ENCRYPTED and (spec.links or crossed):
-                name = f"{spec.kind.value}: {source} -> {destination}" if self._raw.name is None else spec.name
+                title = f"{spec.kind.value} (IPv6)" if spec.ipv6 else spec.kind.value
+                name = f"{title}: {source} -> {destination}" if self._raw.name is None else spec.name
                 links = spec.links or crossed
                 specs.append(replace(spec, name=name, sources=(source,), destinations=(destination,), links=links))
         if not crossing:

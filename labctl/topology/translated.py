@@ -1,10 +1,14 @@
-"""Which addresses a packet bears where: what routers of a lab translate, on a packet's way through it."""
+"""Which addresses a packet bears where: what routers of a lab translate, on a packet's way through it.
+
+IPv6 addresses are never translated.
+"""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
 
 from labctl.configuration import NodeKind
+from labctl.configuration.policy import Address
 from labctl.topology.model import End
 from labctl.topology.routing import Routing
 
@@ -20,7 +24,7 @@ class Translated:
             for name in self._translations
         }
 
-    def known_as(self, node: str, other: str, address: IPv4Address) -> IPv4Address:
+    def known_as(self, node: str, other: str, address: Address) -> Address:
         """The address by which `node` reaches `other`, at `address`: from outside of its ce, the inside global one."""
         for name, nat in self._translations.items():
             if self._routing.kind(name) is not NodeKind.CE or name == other:
@@ -33,18 +37,18 @@ class Translated:
                 return static.inside_global
         return address
 
-    def outward(self, leaving: End, source: IPv4Address) -> IPv4Address:
+    def outward(self, leaving: End, source: Address) -> Address:
         """The source of a packet that leaves there; of a pool, its first address."""
         nat = self._translations.get(leaving.node)
-        if nat is None or leaving.interface not in nat.outside:
+        if nat is None or leaving.interface not in nat.outside or not isinstance(source, IPv4Address):
             return source
         return (*nat.globals_of(source, self._own[leaving.node]), source)[0]
 
-    def inward(self, entering: End, destination: IPv4Address, began: IPv4Address | None) -> IPv4Address:
+    def inward(self, entering: End, destination: Address, began: Address | None) -> Address:
         """The destination of a packet that comes in there; `began` is whom it answers, if it is an answer."""
         nat = self._translations.get(entering.node)
-        if nat is None or entering.interface not in nat.outside:
+        if nat is None or entering.interface not in nat.outside or not isinstance(destination, IPv4Address):
             return destination
-        if began is not None and destination in nat.globals_of(began, self._own[entering.node]):
+        if isinstance(began, IPv4Address) and destination in nat.globals_of(began, self._own[entering.node]):
             return began
         return nat.local_of(destination) or destination

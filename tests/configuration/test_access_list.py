@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -67,10 +67,49 @@ def test_an_entry_survives_its_own_text(
     assert parse_access_list_entry(describe_access_list_entry(entry)) == entry
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_an_entry_or_a_word_error(text: str) -> None:
+ANY6 = IPv6Network("::/0")
+ipv6_networks = st.builds(
+    lambda address, length: IPv6Network((address >> (128 - length) << (128 - length), length)),
+    st.integers(0, 2**128 - 1),
+    st.integers(0, 128),
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "entry"),
+    [
+        ("permit ipv6 any any", AccessListEntry(Action.PERMIT, 0, ANY6, ANY6)),
+        ("deny icmp any any", AccessListEntry(Action.DENY, 58, ANY6, ANY6)),
+        (
+            "permit tcp 2001:DB8:1::/48 host 2001:db8:2::1 eq www",
+            AccessListEntry(Action.PERMIT, 6, IPv6Network("2001:db8:1::/48"), IPv6Network("2001:db8:2::1/128"), 0, 80),
+        ),
+        ("permit 41 ::/0 any", AccessListEntry(Action.PERMIT, 41, ANY6, ANY6)),
+        ("deny ospf any any", AccessListEntry(Action.DENY, 89, ANY6, ANY6)),
+    ],
+)
+def test_an_entry_of_an_ipv6_list_reads_as_ios_reads_it(line: str, entry: AccessListEntry) -> None:
+    assert parse_access_list_entry(line, ipv6=True) == entry
+
+
+@given(
+    st.sampled_from(Action),
+    st.sampled_from([0, 6, 17, 58, 89, 200]),
+    ipv6_networks,
+    ipv6_networks,
+    st.integers(0, 65535),
+)
+def test_an_ipv6_entry_survives_its_own_text(
+    action: Action, protocol: int, source: IPv6Network, destination: IPv6Network, port: int
+) -> None:
+    entry = AccessListEntry(action, protocol, source, destination, 0, port if protocol in (6, 17) else 0)
+    assert parse_access_list_entry(describe_access_list_entry(entry), ipv6=True) == entry
+
+
+@given(st.text(max_size=60), st.booleans())
+def test_any_text_is_an_entry_or_a_word_error(text: str, ipv6: bool) -> None:
     try:
-        parse_access_list_entry(text)
+        parse_access_list_entry(text, ipv6=ipv6)
     except WordError as error:
         assert 0 <= error.column <= len(text)
 

@@ -101,7 +101,7 @@ def test_mirroring_an_entry_twice_gives_it_back(entry: AccessListEntry) -> None:
         ({"interfaces": [{"name": "eth0"}]}, "$.interfaces[0].mac"),
         ({"interfaces": {}}, "$.interfaces"),
         ({"routes": [{"prefix": "10.0.0.1/8", "next_hop": "10.0.0.1"}]}, "$.routes[0].prefix"),
-        ({"routes": [{"prefix": "10.0.0.0/8", "next_hop": "2001:db8::1"}]}, "$.routes[0].next_hop"),
+        ({"routes": [{"prefix": "10.0.0.0/8", "next_hop": "2001:db8::g"}]}, "$.routes[0].next_hop"),
         ({"pre_shared_keys": [{"peer": "10.0.0.1", "secret": "zz"}]}, "$.pre_shared_keys[0].secret"),
         ({"keylog": 1}, "$.keylog"),
     ],

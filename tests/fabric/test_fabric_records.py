@@ -61,6 +61,6 @@ def test_timestamps_carry_milliseconds() -> None:
 
 
 def test_every_name_of_the_lab_is_in_the_hosts_file() -> None:
-    text = hosts_file("h1", {"h1": "10.0.0.1", "h2": "10.0.0.2"})
-    assert text == "127.0.0.1 localhost\n10.0.0.1 h1\n10.0.0.2 h2\n"
-    assert "127.0.1.1 lonely" in hosts_file("lonely", {})
+    text = hosts_file("h1", {"h1": "10.0.0.1", "h2": "10.0.0.2"}, {"h1": "2001:db8:1:1::10"})
+    assert text == "127.0.0.1 localhost\n10.0.0.1 h1\n10.0.0.2 h2\n::1 localhost\n2001:db8:1:1::10 h1\n"
+    assert "127.0.1.1 lonely" in hosts_file("lonely", {}, {})

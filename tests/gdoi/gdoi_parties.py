@@ -59,6 +59,7 @@ def group(
     authorized_identities: Sequence[CertificateIdentity] | None = None,
     name: str = "GETVPN_LAB",
     sas: Sequence[SaIpsec] | None = None,
+    ipv6: bool = False,
 ) -> KeyServerGroup:
     return KeyServerGroup(
         name,
@@ -69,6 +70,7 @@ def group(
         key_server_id=key_server_id,
         authorized=tuple(authorized),
         authorized_identities=None if authorized_identities is None else tuple(authorized_identities),
+        ipv6=ipv6,
     )
 
 
@@ -111,8 +113,11 @@ def group_member(
     trustpoints: Sequence[Trustpoint] = (),
     started: float = 0.0,
     initial_contact: bool = True,
+    ipv6: bool = False,
 ) -> GroupMember:
-    membership = GroupMembership("GETVPN_LAB", group_identity(identity), tuple(servers), "eth0", member_address(number))
+    membership = GroupMembership(
+        "GETVPN_LAB", group_identity(identity), tuple(servers), "eth0", member_address(number), ipv6=ipv6
+    )
     return GroupMember(
         membership,
         policies,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.configuration import AccessListEntry, Action
+from labctl.configuration.policy import Network
 from labctl.gdoi.decoding import combine, read_policy
 from labctl.gdoi.numbers import KdType, SaProtocol
 from labctl.gdoi.payloads import (
@@ -45,7 +46,11 @@ attributes = st.lists(
 networks = st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(
     lambda pair: IPv4Network((str(pair[0]), pair[1]), strict=False)
 )
-selectors = st.builds(Selector.of, networks, st.integers(0, 0xFFFF))
+ipv6_networks = st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(
+    lambda pair: IPv6Network((str(pair[0]), pair[1]), strict=False)
+)
+ends = st.one_of(st.tuples(networks, networks), st.tuples(ipv6_networks, ipv6_networks))
+selectors = st.builds(Selector.of, st.one_of(networks, ipv6_networks), st.integers(0, 0xFFFF))
 spis = st.integers(256, 0xFFFFFFFF).map(lambda number: number.to_bytes(4, "big"))
 teks = st.builds(
     SaTek,
@@ -99,10 +104,11 @@ def test_any_policy_is_understood_or_refused(sa: GdoiSa, download: KeyDownload) 
         combine(read_policy(sa, 0), download, 0)
 
 
-@given(networks, networks, st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+@given(ends, st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
 def test_every_entry_survives_its_wire_form(
-    source: IPv4Network, destination: IPv4Network, protocol: int, source_port: int, destination_port: int
+    networks: tuple[Network, Network], protocol: int, source_port: int, destination_port: int
 ) -> None:
+    source, destination = networks
     entry = AccessListEntry(Action.PERMIT, protocol, source, destination, source_port, destination_port)
     sat = SaTek(
         SaProtocol.ESP,

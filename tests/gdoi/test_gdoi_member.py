@@ -222,8 +222,9 @@ ACCESS_LISTS = {
 @pytest.mark.parametrize("transform", [CBC, TransformSet(Cipher.AES_GCM, 128)], ids=str)
 def test_every_access_list_reaches_the_member_as_it_is(shape: str, transform: TransformSet) -> None:
     policy = ACCESS_LISTS[shape]
-    member = group_member()
-    world = World({KS1: key_server(group(policy=policy, transform=transform))}, [member])
+    ipv6 = policy[0].source.version == 6
+    member = group_member(ipv6=ipv6)
+    world = World({KS1: key_server(group(policy=policy, transform=transform, ipv6=ipv6))}, [member])
     member.start(0)
     world.run(3300)
     assert member.keys is not None

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from scapy.layers.inet import ICMP
+from scapy.layers.inet6 import ICMPv6EchoRequest
 
 from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
 from labctl.gdoi import GroupKeys, PolicyRule, TrafficEncryptionKey
@@ -84,6 +85,7 @@ def test_key_log_lines_are_what_wireshark_takes() -> None:
     assert keylog.esp_line(gcm) == (
         f'"IPv4","*","*","0x00001003","AES-GCM with 16 octet ICV [RFC4106]","0x{gcm.encryption_key.hex()}","NULL",""'
     )
+    assert keylog.esp_line(gcm, ipv6=True) == keylog.esp_line(gcm).replace("IPv4", "IPv6")
     cbc = tek(0x1002, CBC)
     assert keylog.esp_line(cbc) == (
         f'"IPv4","*","*","0x00001002","AES-CBC [RFC3602]","0x{cbc.encryption_key.hex()}",'
@@ -96,6 +98,8 @@ def test_echo_requests_are_what_scapy_builds(size: int) -> None:
     payload = ProbeRequest(IPv4Address("10.0.0.1"), size=size, marker=b"needle").payload(bytes(8), 77)
     assert len(payload) == size
     assert echo_request(4711, 3, payload) == bytes(ICMP(type=8, id=4711, seq=3) / payload)
+    # The kernel writes the checksum of ICMPv6, which is of addresses, too.
+    assert echo_request(4711, 3, payload, ipv6=True) == bytes(ICMPv6EchoRequest(id=4711, seq=3, data=payload, cksum=0))
 
 
 def test_an_association_lives_as_long_as_its_key_so_that_no_nonce_comes_twice() -> None:

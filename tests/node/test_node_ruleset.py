@@ -44,6 +44,8 @@ MARKING = Marking(
         MarkingRule(parse_access_list_entry("permit udp any 10.1.2.0/24 eq 5060"), 46),
         MarkingRule(parse_access_list_entry("deny icmp any any"), 0),
         MarkingRule(parse_access_list_entry("permit ip host 10.1.1.9 any"), 26),
+        MarkingRule(parse_access_list_entry("permit udp 2001:db8:1::/48 any eq 5060", ipv6=True), 24),
+        MarkingRule(parse_access_list_entry("deny icmp any host 2001:db8:1::9", ipv6=True), 0),
     ),
 )
 
@@ -80,6 +82,15 @@ def test_what_is_marked_is_marked_by_the_first_rule_that_matches() -> None:
         'iifname "eth1" ip protocol 17 ip daddr 10.1.2.0/24 th dport 5060 ip dscp set 46 accept',
         'iifname "eth1" ip protocol 1 accept',
         'iifname "eth1" ip saddr 10.1.1.9/32 ip dscp set 26 accept',
+    ]
+
+
+def test_ipv6_is_marked_in_a_table_of_its_own() -> None:
+    text = ruleset(node(NAT, MARKING))
+    assert text.index("table ip labctl {") < text.index("chain outward") < text.index("table ip6 labctl {")
+    assert rules(text[text.index("table ip6") :], "marking") == [
+        'iifname "eth1" meta l4proto 17 ip6 saddr 2001:db8:1::/48 th dport 5060 ip6 dscp set 24 accept',
+        'iifname "eth1" meta l4proto 58 ip6 daddr 2001:db8:1::9/128 accept',
     ]
 
 
@@ -123,8 +134,8 @@ def test_nft_takes_it_and_says_the_same() -> None:
     assert hooks["untranslated"][1] < hooks["marking"][1] < hooks["inward"][1]
     assert hooks["outward"] == hooks["unconnected"] == ("postrouting", 100)
     said = [item["rule"] for item in objects if "rule" in item]
-    assert len(said) == 3 + 1 + 3 + 4 + 3
+    assert len(said) == 3 + 2 + 1 + 3 + 4 + 3
     actions = [(rule["chain"], kind) for rule in said for item in rule["expr"] for kind in item]
-    assert [chain for chain, kind in actions if kind == "mangle"] == ["marking", "marking", "unconnected"]
+    assert sorted(chain for chain, kind in actions if kind == "mangle") == [*["marking"] * 3, "unconnected"]
     assert [chain for chain, kind in actions if kind in ("snat", "masquerade", "dnat")] == ["inward", *["outward"] * 3]
     assert {chain for chain, kind in actions if kind == "notrack"} == {"untranslated"}

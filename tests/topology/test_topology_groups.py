@@ -62,7 +62,7 @@ def made(topology: Topology) -> Plan:
 
 def flows_of(topology: Topology) -> Flows:
     routing = Routing(topology.nodes, topology.segments)
-    return Flows(topology.nodes, topology.segments, topology.groups, topology.control_addresses(), routing)
+    return Flows(topology, routing)
 
 
 def test_sa_ipsec_entries_are_numbered_in_their_order_with_the_defaults_of_the_short_form() -> None:

@@ -16,6 +16,7 @@ from labctl.configuration import (
     from_json,
     to_json,
 )
+from labctl.configuration.policy import Address
 from labctl.configuration.translation import parse_dscp
 from labctl.topology import load, read
 from labctl.topology.checks import CheckKind
@@ -49,7 +50,7 @@ def before() -> Plan:
     return plan(load(TOPOLOGIES / "nat-before.yml"))
 
 
-def next_hop(made: Plan, node: str, destination: str) -> IPv4Address:
+def next_hop(made: Plan, node: str, destination: str) -> Address:
     routes = [item for item in made.node(node).configuration.routes if _covers(str(item.prefix), destination)]
     return max(routes, key=lambda item: item.prefix.prefixlen).next_hop
 

@@ -24,6 +24,7 @@ from labctl.configuration import (
     from_json,
     to_json,
 )
+from labctl.configuration.policy import Address
 from labctl.topology import load, read
 from labctl.topology.checks import CheckKind
 from labctl.topology.model import Topology
@@ -57,7 +58,7 @@ def address(made: Plan, node: str, interface: str) -> str:
     return str(found.addresses[0])
 
 
-def next_hop(made: Plan, node: str, destination: str) -> IPv4Address | None:
+def next_hop(made: Plan, node: str, destination: str) -> Address | None:
     """Where the node's kernel would send a packet: None if the destination is on-link or nowhere."""
     configuration = made.node(node).configuration
     target = IPv4Address(destination)

@@ -22,12 +22,18 @@ from labctl.node.sockets import (
     IP_MTU_DISCOVER,
     IP_PMTUDISC_DO,
     IP_PMTUDISC_DONT,
+    IP_PMTUDISC_WANT,
     IP_RECVERR,
+    IPV6_MTU_DISCOVER,
+    IPV6_RECVERR,
     icmp_errors,
 )
 
 SOL_RAW, ICMP_FILTER = 255, 1
 ECHO_REPLY, ECHO_REQUEST = 0, 8
+# RFC 3542 3.2: a bit for each type that is blocked.
+ICMPV6_FILTER = 1
+ECHO_REPLY_IPV6, ECHO_REQUEST_IPV6 = 129, 128
 ICMP_HEADER = struct.Struct("!BBHHH")
 
 RECEIVE_OCTETS = 65_536
@@ -46,8 +52,16 @@ class DatagramProbe:
         self._idle = asyncio.Event()
         self._socket = open_socket(request, socket.SOCK_RAW if self._icmp else socket.SOCK_DGRAM)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-            if self._icmp:
+            if request.ipv6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            if self._icmp and request.ipv6:
+                blocked = bytearray(b"\xff" * 32)
+                word, bit = divmod(ECHO_REPLY_IPV6, 32)
+                struct.pack_into("=I", blocked, word * 4, ~(1 << bit) & 0xFFFFFFFF)
+                self._socket.setsockopt(socket.IPPROTO_ICMPV6, ICMPV6_FILTER, bytes(blocked))
+            elif self._icmp:
                 everything_but_replies = ~(1 << ECHO_REPLY) & 0xFFFFFFFF
                 self._socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", everything_but_replies))
             self._socket.connect((str(request.destination), 0 if self._icmp else request.port))
@@ -90,7 +104,9 @@ class DatagramProbe:
 
     def _send(self, number: int) -> None:
         payload = self._request.payload(self._token, number)
-        datagram = echo_request(self._identifier, number & 0xFFFF, payload) if self._icmp else payload
+        datagram = payload
+        if self._icmp:
+            datagram = echo_request(self._identifier, number & 0xFFFF, payload, ipv6=self._request.ipv6)
         self._waiting[number] = time.monotonic_ns()
         self.report.sent += 1
         try:
@@ -115,7 +131,7 @@ class DatagramProbe:
             except OSError:
                 continue  # its cause is in the error queue, which is read below
             moment = time.monotonic_ns()
-            payload = _echo_payload(data, self._identifier) if self._icmp else data
+            payload = _echo_payload(data, self._identifier, ipv6=self._request.ipv6) if self._icmp else data
             if payload is not None and payload[:TOKEN_OCTETS] == self._token and len(payload) >= HEAD_OCTETS:
                 self._answered(payload, moment)
         for number, word in self._errors():
@@ -160,6 +176,8 @@ class DatagramProbe:
 
 def open_socket(request: ProbeRequest, kind: int) -> socket.socket:
     """A non-blocking socket that sends as the request wants. Raises OSError."""
+    if request.ipv6:
+        return _open_socket_of_ipv6(request, kind)
     protocol = socket.IPPROTO_ICMP if kind == socket.SOCK_RAW else 0
     sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK, protocol)
     try:
@@ -175,8 +193,27 @@ def open_socket(request: ProbeRequest, kind: int) -> socket.socket:
     return sock
 
 
-def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
-    """An ICMP echo request (RFC 792) with its checksum."""
+def _open_socket_of_ipv6(request: ProbeRequest, kind: int) -> socket.socket:
+    protocol = socket.IPPROTO_ICMPV6 if kind == socket.SOCK_RAW else 0
+    sock = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK, protocol)
+    try:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, request.dscp << 2)
+        discover = IP_PMTUDISC_DO if request.df else IP_PMTUDISC_WANT
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
+        if request.ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, request.ttl)
+        if request.source is not None:
+            sock.bind((str(request.source), 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def echo_request(identifier: int, sequence: int, payload: bytes, *, ipv6: bool = False) -> bytes:
+    """An ICMP echo request (RFC 792) with its checksum; of ICMPv6 (RFC 4443 4.1) without, which the kernel writes."""
+    if ipv6:
+        return ICMP_HEADER.pack(ECHO_REQUEST_IPV6, 0, 0, identifier, sequence) + payload
     blank = ICMP_HEADER.pack(ECHO_REQUEST, 0, 0, identifier, sequence)
     return ICMP_HEADER.pack(ECHO_REQUEST, 0, checksum(blank + payload), identifier, sequence) + payload
 
@@ -191,10 +228,14 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _echo_payload(packet: bytes, identifier: int) -> bytes | None:
-    """The payload of an echo reply to us, from a whole IP packet; None if it is anything else."""
-    start = (packet[0] & 15) * 4 if packet else 0
+def _echo_payload(packet: bytes, identifier: int, *, ipv6: bool) -> bytes | None:
+    """The payload of an echo reply to us; None if it is anything else.
+
+    What the kernel gives begins with the IPv4 header, or without one where it is ICMPv6 (ipv6(7), RFC 3542 3).
+    """
+    start = (packet[0] & 15) * 4 if packet and not ipv6 else 0
     if len(packet) < start + ICMP_HEADER.size:
         return None
     kind, _, _, found, _ = ICMP_HEADER.unpack_from(packet, start)
-    return packet[start + ICMP_HEADER.size :] if kind == ECHO_REPLY and found == identifier else None
+    reply = ECHO_REPLY_IPV6 if ipv6 else ECHO_REPLY
+    return packet[start + ICMP_HEADER.size :] if kind == reply and found == identifier else None

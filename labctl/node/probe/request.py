@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from labctl.node.arguments import Arguments
@@ -40,7 +40,7 @@ class Protocol(Enum):
 class ProbeRequest:
     """One probe. Times in seconds, `size` in octets of payload; `source` None leaves the choice to the kernel."""
 
-    destination: IPv4Address
+    destination: IPv4Address | IPv6Address
     protocol: Protocol = Protocol.ICMP
     port: int = ECHO_PORT
     count: int = 3
@@ -50,8 +50,13 @@ class ProbeRequest:
     dscp: int = 0
     df: bool = False
     ttl: int | None = None
-    source: IPv4Address | None = None
+    source: IPv4Address | IPv6Address | None = None
     marker: bytes = b""
+
+    @property
+    def ipv6(self) -> bool:
+        """True where its packets are IPv6."""
+        return self.destination.version == 6
 
     def payload(self, token: bytes, number: int) -> bytes:
         """Token, number, then the marker as often as it fits, or a counting pattern."""
@@ -66,7 +71,7 @@ def parse(values: Mapping[str, Any]) -> ProbeRequest:
         *("destination", "protocol", "port", "count", "interval", "timeout", "size"),
         *("dscp", "df", "ttl", "source", "marker_b64"),
     )
-    destination = args.address("destination")
+    destination = args.any_address("destination")
     if destination is None:
         raise args.error("destination", "missing")
     try:
@@ -91,9 +96,16 @@ def parse(values: Mapping[str, Any]) -> ProbeRequest:
         dscp=args.integer("dscp", 0, 0, 63),
         df=args.flag("df"),
         ttl=args.integer("ttl", 0, 0, 255) or None,
-        source=args.address("source"),
+        source=_source(args, destination.version),
         marker=marker,
     )
     if request.count * request.interval > MAX_SECONDS:
         raise args.error("count", f"{request.count} echoes every {request.interval:g} s take over {MAX_SECONDS:g} s")
     return request
+
+
+def _source(args: Arguments, version: int) -> IPv4Address | IPv6Address | None:
+    source = args.any_address("source")
+    if source is not None and source.version != version:
+        raise args.error("source", f"{source} is not of the destination's version of IP")
+    return source

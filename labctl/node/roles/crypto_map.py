@@ -226,7 +226,8 @@ def _registration_paths(configuration: NodeConfiguration) -> list[RegistrationPa
 def text_of(item: PolicyEntry) -> str:
     """An entry as an access list shows it."""
     entry = item.entry
-    protocol = "ip" if entry.protocol == 0 else str(entry.protocol)
+    every = "ip" if entry.source.version == 4 else "ipv6"
+    protocol = every if entry.protocol == 0 else str(entry.protocol)
     source = f"{entry.source}" + (f" eq {entry.source_port}" if entry.source_port else "")
     destination = f"{entry.destination}" + (f" eq {entry.destination_port}" if entry.destination_port else "")
     return f"{entry.action.value} {protocol} {source} {destination}"

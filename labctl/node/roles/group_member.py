@@ -127,6 +127,8 @@ class GroupMemberRole:
         kek = None if keys is None else keys.kek
         return [
             {
+                "crypto_path": "ipv6" if self.membership.ipv6 else "ipv4",
+                "key_management_path": "ipv4",
                 "teks": [
                     {"spi": f"{tek.spi:#010x}", "transform": str(tek.transform), "left": round(tek.expires - now, 1)}
                     for tek in teks
@@ -183,7 +185,7 @@ class GroupMemberRole:
         self._crypto_map.install(self.membership.name, entries, associations)
         if self._world.configuration.keylog:
             for tek in fresh:
-                self._world.tell({"type": "keylog", "kind": "esp", "line": esp_line(tek)})
+                self._world.tell({"type": "keylog", "kind": "esp", "line": esp_line(tek, ipv6=self.membership.ipv6)})
 
     def _lose(self, event: KeysLost) -> None:
         if not event.policy:

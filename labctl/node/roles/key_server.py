@@ -125,6 +125,8 @@ class KeyServerRole:
         """Life left in the keys, in lab seconds."""
         return [
             {
+                "crypto_path": "ipv6" if group.ipv6 else "ipv4",
+                "key_management_path": "ipv4",
                 "teks": [
                     {
                         "spi": f"{tek.spi:#010x}",
