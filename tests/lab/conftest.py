@@ -54,4 +54,4 @@ def machine(tmp_path_factory: pytest.TempPathFactory, runtime_name: str) -> Iter
     labctl("down", "--all")
     assert before.traces(had) == []
     if runtime_name == "docker":
-        assert docker_objects("labctl.lab=life") == []
+        assert docker_objects(labctl.state) == []

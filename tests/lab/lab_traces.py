@@ -76,14 +76,13 @@ def require_engine() -> None:
         pytest.skip("no Docker engine answers")
 
 
-def docker_objects(label: str) -> list[str]:
-    """Containers and networks that carry a label, in words."""
+def docker_objects(state: Path) -> list[str]:
+    """Containers, networks and volumes of the labs of that state folder, in words."""
     found = []
     for kind, command in (("container", ["ps", "--all"]), ("network", ["network", "ls"]), ("volume", ["volume", "ls"])):
-        done = subprocess.run(
-            ["docker", *command, "--quiet", "--filter", f"label={label}"], capture_output=True, text=True, check=True
-        )
-        found += [f"{kind} {identity}" for identity in done.stdout.split()]
+        made = ["--filter", "label=labctl.state", "--format", '{{.Label "labctl.state"}} {{.Label "labctl.node"}}']
+        done = subprocess.run(["docker", *command, *made], capture_output=True, text=True, check=True)
+        found += [f"{kind} {line}" for line in done.stdout.splitlines() if line.startswith(f"{state}/")]
     return found
 
 

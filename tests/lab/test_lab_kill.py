@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from lab_command import TIMEOUT, Labctl, finish
 from lab_traces import Machine, docker_objects, namespaces_of, processes, require_engine
+from warm_labctl import Running
 
 MOMENTS = 20
 SEED = int(os.environ.get("LABCTL_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -36,7 +37,7 @@ def fresh(runtime_name: str, tmp_path: Path) -> Iterator[Labctl]:
         require_engine()
     (tmp_path / "topology.yml").write_text(TEXT.replace("name: two-sites", "name: killed"))
     before = Machine.before(tmp_path / "state")
-    labctl = Labctl(before.state, tmp_path, runtime_name)
+    labctl = Labctl(before.state, tmp_path, runtime_name, own_process=True)
     yield labctl
     nothing_left(labctl, before)
 
@@ -47,7 +48,7 @@ def nothing_left(labctl: Labctl, before: Machine) -> None:
     labctl("down", "killed")
     assert before.traces(had) == []
     if labctl.runtime == "docker":
-        assert docker_objects("labctl.lab=killed") == []
+        assert docker_objects(labctl.state) == []
     assert "nothing to take down" in labctl("down", "killed").stdout
 
 
@@ -145,7 +146,7 @@ def test_kill_9_of_an_agent_during_up_names_the_node(fresh: Labctl) -> None:
     assert "Traceback" not in err
 
 
-def supervisor_of(labctl: Labctl, process: subprocess.Popen[str]) -> int:
+def supervisor_of(labctl: Labctl, process: Running) -> int:
     """The supervisor's pid, as soon as it is in the journal."""
     journal = labctl.state / "labs/killed/journal"
     while True:
@@ -158,7 +159,7 @@ def supervisor_of(labctl: Labctl, process: subprocess.Popen[str]) -> int:
                 return int(made["pid"])
 
 
-def kill_an_agent(labctl: Labctl, process: subprocess.Popen[str]) -> None:
+def kill_an_agent(labctl: Labctl, process: Running) -> None:
     """Kill an agent as soon as there is one: it has a network namespace that neither we nor the supervisor have."""
     while process.poll() is None:
         pids = [pid for pid, command in processes(labctl.state).items() if "--supervise" in command]

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 from lab_command import TIMEOUT, Labctl, finish
 from lab_traces import Machine, docker_objects, namespaces_of, processes
+from warm_labctl import Running
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 # A name of its own: a Docker engine is one place for the labs of every test.
@@ -154,7 +155,7 @@ def capture(lab: Labctl, *words: str) -> list[dict[str, Any]]:
     return [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
 
 
-def wait_for_header(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_header(path: Path, process: Running) -> None:
     """Until the capture is on: the header is written then."""
     while not (path.exists() and path.stat().st_size):
         try:
@@ -291,18 +292,20 @@ def test_a_changed_topology_is_said_then_applied_node_by_node(lab: Labctl) -> No
 
 
 def test_some_nodes_then_the_rest_then_down_twice(runtime_name: str, machine: Labctl, tmp_path: Path) -> None:
-    own = Labctl(tmp_path / "state", tmp_path, runtime_name)
+    own = Labctl(tmp_path / "state", tmp_path, runtime_name, own_process=True)
     before = Machine.before(own.state)
     (tmp_path / "net.yml").write_text(TEXT.replace("name: life", "name: part"))
     own.up("pe1", "h1", "ce1", "ks1")
     assert own.nodes()["h2"]["state"] == "down"
     own.up()
     assert own.nodes()["h2"]["state"] == "ready"
+    if runtime_name == "docker":
+        assert len(docker_objects(own.state)) == 7, "a container a node, and the fabric's"
     had = namespaces_of(processes(own.state))
     assert "is down" in own("down").stdout
     assert before.traces(had) == []
     assert "nothing to take down" in own("down").stdout
     assert "nothing to take down" in own("down", "part").stdout
     if runtime_name == "docker":
-        assert docker_objects("labctl.lab=part") == []
+        assert docker_objects(own.state) == []
     assert before.traces(had) == []
