@@ -24,10 +24,12 @@ def command(capture: Path, write: Path, keys: Path | None, lab: str | None) -> E
     """
     from labctl.cli.terminal import remark, write_line
     from labctl.lab.decode import decode_file
+    from labctl.lab.keylog import reading_commands
 
     folder = keys if keys is not None else chosen_lab(lab).keylog
     counts = decode_file(capture, write, folder)
     locked = f", {counts.locked} without a key" if counts.locked else ""
     remark(f"{counts.packets} packets, {counts.opened} rekeys decrypted{locked}, {counts.copies} copies left out")
-    write_line(f"WIRESHARK_CONFIG_DIR={folder} tshark -r {write} -d udp.port==848,isakmp -V")
+    for line in reading_commands(write, folder, ["tshark"]):
+        write_line(f"{line} -V")
     return ExitStatus.OK

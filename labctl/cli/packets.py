@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -56,13 +57,41 @@ class LineSink:
         """The verb says how many there were."""
 
 
+class SeveralSinks:
+    """A file, and somebody who looks on."""
+
+    def __init__(self, sinks: Sequence[PacketSink]) -> None:
+        self._sinks = sinks
+
+    def begin(self, point: CapturePoint, snaplen: int) -> None:
+        """Begin all of them."""
+        for sink in self._sinks:
+            sink.begin(point, snaplen)
+
+    def packets(self, packets: Sequence[CapturedPacket]) -> None:
+        """Give the packets to all of them."""
+        for sink in self._sinks:
+            sink.packets(packets)
+
+    def end(self, result: CaptureResult) -> None:
+        """End all of them."""
+        for sink in self._sinks:
+            sink.end(result)
+
+
 @contextmanager
-def packet_sink(where: str | None) -> Iterator[PacketSink]:
-    """The sink for `-w WHERE`: nothing, `-`, or a file, which is closed at the end."""
+def packet_sinks(where: str | None, viewer: PacketSink | None = None, *, private: bool = False) -> Iterator[PacketSink]:
+    """The sink for `-w WHERE`: nothing, `-`, or a file, which is closed at the end; and one that shows it meanwhile.
+
+    A `private` file is for its owner alone.
+    """
     if where is None:
-        yield LineSink()
+        yield viewer or LineSink()
     elif where == "-":
         yield PcapngSink(sys.stdout.buffer)
     else:
         with Path(where).open("wb") as stream:
-            yield PcapngSink(stream)
+            if private:
+                os.fchmod(stream.fileno(), 0o600)
+            sink = PcapngSink(stream)
+            yield sink if viewer is None else SeveralSinks((sink, viewer))

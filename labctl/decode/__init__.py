@@ -4,7 +4,8 @@
 - `frames`: the same of Ethernet frames. `pcapng`: the same of a capture file, block by block.
 """
 
+from labctl.decode.frames import Frames, esp_spi
 from labctl.decode.isakmp import RekeyKey, RekeyKeyError, read_rekey_keys
 from labctl.decode.pcapng import Counts, NotPcapng, decode
 
-__all__ = ["Counts", "NotPcapng", "RekeyKey", "RekeyKeyError", "decode", "read_rekey_keys"]
+__all__ = ["Counts", "Frames", "NotPcapng", "RekeyKey", "RekeyKeyError", "decode", "esp_spi", "read_rekey_keys"]

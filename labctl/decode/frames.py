@@ -9,8 +9,8 @@ from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.header import ExchangeType
 
 ETHERNET = 14
-ETHERTYPE_IPV4 = b"\x08\x00"
-UDP = 17
+ETHERTYPE_IPV4, ETHERTYPE_IPV6 = b"\x08\x00", b"\x86\xdd"
+UDP, ESP = 17, 50
 UDP_HEADER = 8
 EXCHANGE = 18
 
@@ -48,6 +48,20 @@ class Frames:
         elif data[EXCHANGE] == ExchangeType.GROUPKEY_PUSH:
             self.locked += 1
         return frame if changed is data else _with_datagram(frame, start, changed)
+
+
+def esp_spi(frame: bytes) -> int | None:
+    """The SPI of an ESP packet, or of its first fragment; None of every other frame."""
+    kind = frame[12:14]
+    if kind == ETHERTYPE_IPV4 and len(frame) > ETHERNET + 9 and frame[ETHERNET + 9] == ESP:
+        if int.from_bytes(frame[ETHERNET + 6 : ETHERNET + 8], "big") & 0x1FFF:
+            return None
+        start = ETHERNET + (frame[ETHERNET] & 15) * 4
+    elif kind == ETHERTYPE_IPV6 and len(frame) > ETHERNET + 6 and frame[ETHERNET + 6] == ESP:
+        start = ETHERNET + 40
+    else:
+        return None
+    return int.from_bytes(frame[start : start + 4], "big") if len(frame) >= start + 4 else None
 
 
 def _datagram_start(frame: bytes) -> int | None:

@@ -13,7 +13,9 @@ from labctl.door import Call, Connection
 from labctl.lab import keylog
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import BadRequest
+from labctl.lab.keylog import KeyTables
 from labctl.lab.links import link_named, meant
+from labctl.lab.listening import KeyListening
 from labctl.lab.session import opened
 from labctl.lab.standing import standing_plan
 from labctl.topology.plan import Plan, PlannedLink
@@ -51,6 +53,19 @@ class CaptureResult:
     dropped: int
 
 
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysOfCapture:
+    """Keys while a capture runs: `known` is called once `tables` has those that nodes hold, `news` at every change."""
+
+    tables: KeyTables
+    known: Callable[[], None] = _nothing
+    news: Callable[[], None] = _nothing
+
+
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
     """What `capture` was asked. `point` is a link or `node:interface`; None of count and seconds is until Ctrl-C."""
@@ -75,9 +90,16 @@ class PacketSink(Protocol):
         """No more come."""
 
 
-async def capture_in(directory: LabDirectory, options: CaptureOptions, sink: PacketSink) -> CaptureResult:
-    """Capture in a lab that is up. Raises BadRequest, NoSuchLab, DoorError."""
-    point = capture_point(standing_plan(directory), options.point, options.side)
+async def capture_in(
+    directory: LabDirectory,
+    options: CaptureOptions,
+    sink: PacketSink,
+    keys: KeysOfCapture | None = None,
+    enough: asyncio.Event | None = None,
+) -> CaptureResult:
+    """Capture in a lab that is up, until `enough` is set at the latest. Raises BadRequest, NoSuchLab, DoorError."""
+    plan = standing_plan(directory)
+    point = capture_point(plan, options.point, options.side)
     left = options.count
 
     def take(packets: list[CapturedPacket]) -> bool:
@@ -89,6 +111,10 @@ async def capture_in(directory: LabDirectory, options: CaptureOptions, sink: Pac
         return left is None or left > 0
 
     async with opened(directory) as connection:
+        listening = None if keys is None else KeyListening(connection, plan, keys.tables, keys.news)
+        if listening is not None and keys is not None:
+            await listening.begin()
+            keys.known()
         result = await capture(
             connection,
             point,
@@ -96,7 +122,10 @@ async def capture_in(directory: LabDirectory, options: CaptureOptions, sink: Pac
             snaplen=options.snaplen,
             seconds=options.seconds,
             started=lambda: sink.begin(point, options.snaplen),
+            enough=enough,
         )
+        if listening is not None:
+            await listening.end()
         await keylog.refresh(connection, directory)
     if left is not None and options.count is not None:
         result = replace(result, captured=options.count - left)
@@ -124,9 +153,10 @@ async def capture(
     *,
     snaplen: int = DEFAULT_SNAPLEN,
     seconds: float | None = None,
-    started: Callable[[], None] = lambda: None,
+    started: Callable[[], None] = _nothing,
+    enough: asyncio.Event | None = None,
 ) -> CaptureResult:
-    """Stream packets to `take` until it returns False, the time is over, or Ctrl-C; then say what was lost."""
+    """Stream packets to `take` until it returns False, the time is over, `enough`, or Ctrl-C; say what was lost."""
     args = {"interface": point.interface, "side": point.side, "snaplen": snaplen}
     call = await connection.open("node", name=point.node, op="capture", args=args)
     loop = asyncio.get_running_loop()
@@ -137,6 +167,9 @@ async def capture(
             stopping.add(asyncio.create_task(call.cancel()))
 
     timer = loop.call_later(seconds, stop) if seconds is not None else None
+    waiting = None if enough is None else asyncio.create_task(enough.wait())
+    if waiting is not None:
+        waiting.add_done_callback(lambda task: None if task.cancelled() else stop())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     try:
@@ -146,6 +179,8 @@ async def capture(
             loop.remove_signal_handler(number)
         if timer is not None:
             timer.cancel()
+        if waiting is not None:
+            waiting.cancel()
         await asyncio.gather(*stopping)
 
 

@@ -1,29 +1,89 @@
-"""Keys for Wireshark, where `up --keylog` asked for them: files in its own form, mode 0600, in the lab's directory.
+"""Keys for Wireshark: files in its own form, mode 0600, in a folder that can be its configuration folder as it is.
 
-The folder can be Wireshark's configuration folder as it is:
-`WIRESHARK_CONFIG_DIR=.../keylog tshark -o esp.enable_encryption_decode:TRUE -r capture.pcapng`.
+`up --keylog` keeps one in the lab's directory, `capture --decrypt` one beside its file. Beside the keys stand the
+preferences that have Wireshark use them, so that no key is ever on a command line:
+`WIRESHARK_CONFIG_DIR=.../keylog tshark -r capture.pcapng`.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from labctl.decode import RekeyKey, read_rekey_keys
 from labctl.door import Connection
 from labctl.lab.directory import LabDirectory, write_private
 
 # The kind of a key -> the table of Wireshark's that takes its line (reference/gdoi-protocol.md, section 10).
 TABLES = {"isakmp": "ikev1_decryption_table", "esp": "esp_sa", "rekey": "gdoi_kek"}
 
+# Sequence numbers under an SA of a group come from many senders: to analyse them as one's would only warn.
+SETTINGS = {
+    "preferences": (
+        "esp.enable_encryption_decode: TRUE\n"
+        "esp.enable_authentication_check: TRUE\n"
+        "esp.do_esp_sequence_analysis: FALSE\n"
+    ),
+    "decode_as_entries": "decode_as_entry: udp.port,848,(none),ISAKMP\n",
+}
+
+_SPI = 3  # of the fields of a line of esp_sa
+
+
+class KeyTables:
+    """Keys that are known so far, each once, in the order in which they came."""
+
+    def __init__(self) -> None:
+        # By SPI, for `labctl.decode`, which may hold on to it while keys come.
+        self.rekeys: dict[bytes, RekeyKey] = {}
+        self.spis: set[int] = set()
+        self._lines: dict[str, dict[str, None]] = {kind: {} for kind in TABLES}
+
+    def add(self, kind: str, line: str) -> bool:
+        """Take a key; False if it is known, or of a kind that is not."""
+        if kind not in TABLES or line in self._lines[kind]:
+            return False
+        self._lines[kind][line] = None
+        if kind == "rekey":
+            self.rekeys.update(read_rekey_keys([line]))
+        elif kind == "esp":
+            self.spis.add(int(line.split(",")[_SPI].strip('"'), 16))
+        return True
+
+    @property
+    def registrations(self) -> int:
+        """Of how many phase 1 the key is known."""
+        return len(self._lines["isakmp"])
+
+    def __bool__(self) -> bool:
+        return any(self._lines.values())
+
+    def write(self, folder: Path) -> None:
+        """Make the folder a configuration of Wireshark's with these keys. Raises OSError."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name, text in SETTINGS.items():
+            write_private(folder / name, text)
+        for kind, table in TABLES.items():
+            write_private(folder / table, "".join(f"{line}\n" for line in self._lines[kind]))
+
+
+def reading_commands(capture: Path, folder: Path, programs: Iterable[str] = ("tshark", "wireshark")) -> list[str]:
+    """Command lines of a shell that show a capture with the keys of a folder."""
+    return [
+        f"WIRESHARK_CONFIG_DIR={shlex.quote(str(folder))} {name} -r {shlex.quote(str(capture))}" for name in programs
+    ]
+
 
 async def collect(connection: Connection, directory: LabDirectory) -> None:
     """Write every key that the lab's nodes logged so far. The lab remembers them; nothing else may."""
-    lines: dict[str, dict[str, None]] = {table: {} for table in TABLES.values()}
+    keys = KeyTables()
     call = await connection.open("events", follow=False, since=0, keylog=True)
     async for item in call:
-        if item.get("type") == "keylog" and item.get("kind") in TABLES:
-            lines[TABLES[item["kind"]]][str(item["line"])] = None
+        if item.get("type") == "keylog":
+            keys.add(str(item.get("kind")), str(item["line"]))
     await call.result()
-    directory.keylog.mkdir(mode=0o700, exist_ok=True)
-    for table, found in lines.items():
-        write_private(directory.keylog / table, "".join(f"{line}\n" for line in found))
+    keys.write(directory.keylog)
 
 
 async def refresh(connection: Connection, directory: LabDirectory) -> None:

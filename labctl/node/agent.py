@@ -32,6 +32,7 @@ from labctl.node.capture import capture
 from labctl.node.children import Children
 from labctl.node.clock import Clock
 from labctl.node.execute import execute
+from labctl.node.key_listeners import KeyListeners
 from labctl.node.links import read_counters, read_links
 from labctl.node.log import log_event
 from labctl.node.outbox import Outbox
@@ -67,6 +68,7 @@ class Agent:
         self._multicast: MulticastRouter | None = None
         self._started = False
         self._failure = ""
+        self._keys = KeyListeners()
         self._told: tuple[str, str, list[dict[str, Any]]] = ("booting", "", [])
         self._since = time.time()
         self._operations: dict[str, Operation] = {
@@ -82,6 +84,7 @@ class Agent:
             "trustpoints": self._trustpoints,
             "rsa-keys": self._rsa_keys,
             "isakmp": self._isakmp,
+            "keylog": self._keylog,
             "shutdown": self._shutdown,
         }
 
@@ -177,7 +180,7 @@ class Agent:
         if configuration.key_server_groups or configuration.memberships or crypto_map:
             play = importlib.import_module(ROLES)
             clock = Clock(configuration.clock_scale, configuration.started)
-            roles: Roles = play.Roles(configuration, clock, self.tell, self._changed)
+            roles: Roles = play.Roles(configuration, clock, self.tell, self._changed, self._keys)
             try:
                 await roles.start()
             except play.RoleFailure as error:
@@ -307,6 +310,10 @@ class Agent:
         if self._roles is None:
             raise DoorError("not-served", "this node is in no group", "key servers and group members are")
         return self._roles.isakmp()
+
+    async def _keylog(self, call: Call) -> dict[str, Any]:
+        """The keys that the node holds, and those that come, while the requester listens."""
+        return await self._keys.serve(call, [] if self._roles is None else self._roles.held_keys())
 
     async def _shutdown(self, call: Call) -> dict[str, Any]:
         await self._stop_roles()

@@ -1,4 +1,4 @@
-"""Keys in the forms that Wireshark takes (reference 10.2, 10.3). Only ever written on request, mode 0600."""
+"""Keys in the forms that Wireshark takes (reference 10.2, 10.3). Only ever told on request, written mode 0600."""
 
 from __future__ import annotations
 

@@ -182,3 +182,17 @@ def test_a_reader_that_left_is_no_error_to_talk_about() -> None:
     )
     assert shown.stderr == ""
     assert shown.stdout.strip() in ("0", str(int(ExitStatus.BROKEN_PIPE)))
+
+
+def test_what_a_capture_cannot_do_at_once_is_said_before_a_lab_is_asked(labctl: Labctl) -> None:
+    refused = {
+        ("-w", "-", "--decrypt"): "-w FILE keeps the keys beside FILE",
+        ("--decrypt",): "--live shows packets",
+        ("-w", "-", "--live"): "standard output is the program's",
+        ("-w", "x", "--decrypt", "-s", "96"): "leave --snaplen out",
+    }
+    for words, said in refused.items():
+        outcome = labctl("capture", "ce1:eth0", *words)
+        assert outcome.status == ExitStatus.INPUT and said in outcome.stderr.replace("Leave", "leave"), words
+    assert labctl("capture", "ce1:eth0", "-w", "x", "--decrypt").status == ExitStatus.NO_LAB
+    assert not Path("x.keys").exists()

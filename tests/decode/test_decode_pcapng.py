@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from random import Random
 
 import pytest
+from decode_rekey import GM, KS, rekey
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, UDP
@@ -17,47 +16,12 @@ from scapy.packet import Packet, Raw
 from scapy.utils import PcapNgReader
 
 from labctl import crypto
-from labctl.configuration import (
-    AccessListEntry,
-    Action,
-    Cipher,
-    Encryption,
-    GroupIdentity,
-    Integrity,
-    KeyServerGroup,
-    RekeyPolicy,
-    SaIpsec,
-    TransformSet,
-)
+from labctl.configuration import Encryption
 from labctl.decode import Counts, NotPcapng, RekeyKey, RekeyKeyError, decode, read_rekey_keys
 from labctl.decode.isakmp import readable
-from labctl.gdoi import push
-from labctl.gdoi.group import Group
-from labctl.gdoi.payloads import KeyDownload
-from labctl.gdoi.timing import Timing
 from labctl.lab.decode import decode_file
 from labctl.lab.errors import BadRequest
 from labctl.lab.pcapng import PcapngWriter
-
-KS, GM = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
-POLICY = (
-    AccessListEntry(Action.DENY, 6, IPv4Network("0.0.0.0/0"), IPv4Network("0.0.0.0/0"), 0, 179),
-    AccessListEntry(Action.PERMIT, 0, IPv4Network("10.1.0.0/16"), IPv4Network("10.1.0.0/16")),
-)
-
-
-def rekey(encryption: Encryption = Encryption.AES_CBC, key_bits: int = 256) -> tuple[bytes, RekeyKey]:
-    """A rekey as a key server sends it, and its key as the key log has it."""
-    policy = RekeyPolicy(encryption=encryption, key_bits=key_bits)
-    transform = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
-    configuration = KeyServerGroup("G", GroupIdentity(1234), KS, (SaIpsec(POLICY, transform),), rekey=policy)
-    signing_key = crypto.generate_rsa_key()
-    group = Group(configuration, Random(3).randbytes, signing_key, Timing())
-    group.renew(0)
-    kek = group.kek
-    assert kek is not None
-    told = push.Push(7, (), group.sa_payload(0, private=True), KeyDownload(group.key_packets()))
-    return push.build(told, kek, signing_key), RekeyKey(kek.spi, kek.iv, kek.key)
 
 
 def datagram(data: bytes, port: int = 848) -> Packet:

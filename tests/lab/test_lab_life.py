@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 from lab_command import TIMEOUT, Labctl, finish
+from lab_group import until
 from lab_traces import Machine, docker_objects, namespaces_of, processes
 from warm_labctl import Running
 
@@ -184,6 +185,38 @@ def test_the_key_log_lets_tshark_see_inside(lab: Labctl) -> None:
         check=True,
     )
     assert done.stdout.count("Echo (ping) request") >= 3
+
+
+def test_a_capture_brings_the_keys_that_came_while_it_ran(lab: Labctl) -> None:
+    path = lab.folder / "opened.pcapng"
+    process = lab.start("capture", "ce1--pe1", "--decrypt", "-w", str(path))
+    wait_for_header(path, process)
+    spis = []
+    for number in range(2):
+        spis.append({name: sending_spi(lab, name) for name in ("ce1", "ce2")})
+        lab("exec", "h1", "--", "ping", "-c", "1", "-W", "3", "h2")
+        if number == 0:
+            lab("gdoi", "rekey", "ks1", "--replace-now")
+            until(lambda: all(sending_spi(lab, name) != spis[0][name] for name in spis[0]), "a rekey")
+    status, out, err = finish(process, signal.SIGINT)
+    assert status == 0 and "rekeys decrypted" in err, err
+    shown = subprocess.run(
+        ["sh", "-c", f"{out.splitlines()[0]} -T fields -e esp.spi -e icmp.type -e isakmp.seq.seq"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split("\t") for line in shown.stdout.splitlines()]
+    opened = [(spi, kind) for spi, kind, _ in rows if spi]
+    assert opened == [(spi, kind) for sent in spis for spi, kind in ((sent["ce1"], "8"), (sent["ce2"], "0"))]
+    assert [int(sequence, 0) for _, _, sequence in rows if sequence][:1] == [1], "the rekey is read as well"
+
+
+def sending_spi(lab: Labctl, member: str) -> str:
+    """The SPI that a member sends under."""
+    (group,) = lab.json("gdoi", "show", member)
+    (line,) = (line for line in group["policy"] if " under " in line)
+    return str(line.split(" under ")[1])
 
 
 def test_inside_the_member_it_is_clear_text(lab: Labctl) -> None:

@@ -348,6 +348,13 @@ def test_a_key_log_is_told_only_where_the_configuration_asks_for_it_and_opens_wh
             [tek] = (await gm1.call("status"))["groups"][0]["teks"]
             assert tek["spi"] in lines["esp"]
             assert not any(event["type"] == "keylog" for event in ks.events.seen)
+            # Who listens hears from a member what it holds, whatever the configuration says.
+            held = {kind: line for kind, line in lines.items() if kind != "isakmp"}
+            for node, expected in ((gm1, held), (ks, {})):
+                call = await node.open("keylog")
+                assert dict((await first_item(call))["keys"]) == expected
+                await call.cancel()
+                assert await call.result() == {}
 
     with World(BASIC[:2]) as world:
         run(main(world))

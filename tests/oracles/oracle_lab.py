@@ -49,10 +49,10 @@ class Lab:
         (group,) = json.loads(self.labctl("gdoi", "show", node, "--lab", self.name, "--json"))
         return group
 
-    def capture(self, point: str, name: str) -> tuple[subprocess.Popen[bytes], Path]:
+    def capture(self, point: str, name: str, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         """A running capture; it listens once its file has a header."""
         path = self.folder / name
-        command = [sys.executable, "-m", "labctl", "capture", "--lab", self.name, point, "-w", str(path)]
+        command = [sys.executable, "-m", "labctl", "capture", "--lab", self.name, point, "-w", str(path), *options]
         process = subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not (path.exists() and path.stat().st_size):

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 from oracle_lab import Lab, finish, read
-from scapy.layers.inet import UDP
-from scapy.utils import PcapWriter, rdpcap
 
 pytestmark = pytest.mark.lab
-
-# Of message 1 and 2 in an ISAKMP datagram: DOI and situation of the SA payload (RFC 2408 3.4).
-DOI = slice(32, 36)
-SITUATION = slice(36, 40)
-ONE = (1).to_bytes(4, "big")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +18,7 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Pa
     lab = Lab(tmp_path_factory.mktemp("tshark"), "two-sites")
     try:
         lab.up("ks1", "pe1", "h1", "h2")
-        process, registration = lab.capture("ks1:eth0", "registration.pcapng")
+        process, registration = lab.capture("ks1:eth0", "registration.pcapng", "--decrypt")
         lab.up()
         finish(process)
         process, data = lab.capture("ce1:eth0", "data.pcapng")
@@ -36,29 +29,14 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Pa
         lab.labctl("down", lab.name)
 
 
-def test_a_registration_decrypts_with_the_key_log(
-    tshark: str, captured: tuple[Lab, Path, Path], tmp_path: Path
+def test_a_registration_decrypts_with_the_keys_beside_its_capture(
+    tshark: str, captured: tuple[Lab, Path, Path]
 ) -> None:
-    lab, registration, _ = captured
-    packets = [packet for packet in rdpcap(str(registration)) if UDP in packet and packet[UDP].dport == 848]
-    cookie = bytes(packets[0][UDP].payload)[:8]
-    copy = tmp_path / "copy.pcap"
-    seen: set[bytes] = set()
-    with PcapWriter(str(copy), linktype=1) as writer:
-        for packet in packets:
-            data = bytearray(bytes(packet[UDP].payload))
-            # One member's exchange; its IV chain must not meet a copy of a message (reference 10.1).
-            if data[:8] != cookie or bytes(data) in seen:
-                continue
-            seen.add(bytes(data))
-            if len(seen) <= 2:
-                # tshark learns the algorithms of phase 1 from DOI 1 only (reference 10.1): changed in this copy.
-                assert data[DOI] == (2).to_bytes(4, "big") and data[SITUATION] == bytes(4)
-                data[DOI] = data[SITUATION] = ONE
-            packet[UDP].payload = type(packet[UDP].payload)(bytes(data))
-            del packet[UDP].chksum
-            writer.write(packet)
-    rows = read(tshark, copy, ["isakmp.exchangetype", "isakmp.typepayload"], config=lab.keylog)
+    _, registration, _ = captured
+    keys = registration.with_name("registration.pcapng.keys")
+    first, *_ = read(tshark, registration, ["isakmp.ispi"], "-Y", "isakmp", config=keys)
+    only = ["-Y", f"isakmp.ispi == {first[0]}"]
+    rows = read(tshark, registration, ["isakmp.exchangetype", "isakmp.typepayload"], *only, config=keys)
     assert [(kind, payloads.split(",")) for kind, payloads in rows[4:]] == [
         ("2", ["5", "8", "11"]),
         ("2", ["5", "8"]),
@@ -67,9 +45,9 @@ def test_a_registration_decrypts_with_the_key_log(
         ("32", ["8"]),
         ("32", ["8", "18", "17"]),
     ], rows
-    (group,) = {row[0] for row in read(tshark, copy, ["isakmp.id.data.key_id"], config=lab.keylog) if row[0]}
+    (group,) = {row[0] for row in read(tshark, registration, ["isakmp.id.data.key_id"], *only, config=keys) if row[0]}
     assert group.replace(":", "") == f"{1234:08x}"
-    packets_in_kd = read(tshark, copy, ["isakmp.kd.num_pkt"], config=lab.keylog)[-1][0]
+    packets_in_kd = read(tshark, registration, ["isakmp.kd.num_pkt"], *only, config=keys)[-1][0]
     assert int(packets_in_kd) == 2, "the KEK and the TEK"
 
 
@@ -93,6 +71,7 @@ def test_the_data_decrypts_with_the_keys_of_the_sa_and_keeps_its_addresses(
 
 def test_the_key_log_is_for_its_owner_alone(captured: tuple[Lab, Path, Path]) -> None:
     lab, _, _ = captured
-    assert {path.name for path in lab.keylog.iterdir()} == {"ikev1_decryption_table", "esp_sa", "gdoi_kek"}
+    tables, settings = {"ikev1_decryption_table", "esp_sa", "gdoi_kek"}, {"preferences", "decode_as_entries"}
+    assert {path.name for path in lab.keylog.iterdir()} == tables | settings
     modes: list[Any] = [path.stat().st_mode & 0o777 for path in (lab.keylog, *lab.keylog.iterdir())]
-    assert modes == [0o700, 0o600, 0o600, 0o600]
+    assert modes == [0o700, *[0o600] * 5]

@@ -12,7 +12,8 @@ from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
 from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
 from labctl.isakmp.standing import IsakmpStanding, standing
-from labctl.node.keylog import esp_line
+from labctl.node.key_listeners import Key
+from labctl.node.keylog import esp_line, rekey_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
 from labctl.node.roles.keys import Associations, policy_entries, policy_lines
@@ -159,6 +160,15 @@ class GroupMemberRole:
         """Phase 1 of this role."""
         return standing(self._party.isakmp, self._world.clock.now())
 
+    def held_keys(self) -> list[Key]:
+        """The group's keys that packets may come under now, each as the line of a key log."""
+        keys = self._party.keys
+        if keys is None:
+            return []
+        found = [("esp", esp_line(tek, ipv6=self.membership.ipv6)) for tek in keys.teks.values()]
+        kek = keys.kek
+        return found if kek is None else [*found, ("rekey", rekey_line(kek.spi, kek.iv, kek.key))]
+
     def _reason(self) -> str:
         """Why there are no (new) keys. What the kernel says of the path explains more than a time-out does."""
         server = self._party.key_server
@@ -183,9 +193,8 @@ class GroupMemberRole:
         associations, fresh = self._associations.update(event.keys)
         entries = policy_entries(event.keys, event.sending, event.direction)
         self._crypto_map.install(self.membership.name, entries, associations)
-        if self._world.configuration.keylog:
-            for tek in fresh:
-                self._world.tell({"type": "keylog", "kind": "esp", "line": esp_line(tek, ipv6=self.membership.ipv6)})
+        for tek in fresh:
+            self._world.log_key("esp", esp_line(tek, ipv6=self.membership.ipv6))
 
     def _lose(self, event: KeysLost) -> None:
         if not event.policy:

@@ -15,6 +15,7 @@ from labctl.isakmp.authentication import Credentials
 from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.errors import LocalError
 from labctl.node.clock import Clock
+from labctl.node.key_listeners import Key, KeyListeners
 from labctl.node.roles.crypto_map import CryptoMap, crypto_maps
 from labctl.node.roles.group_member import GroupMemberRole
 from labctl.node.roles.key_server import KeyServerRole
@@ -25,8 +26,15 @@ from labctl.node.roles.role import Role, RoleFailure, Tell, World
 class Roles:
     """The key server and the memberships of one node, its port and its crypto maps."""
 
-    def __init__(self, configuration: NodeConfiguration, clock: Clock, tell: Tell, changed: Callable[[], None]) -> None:
-        self._world = World(configuration, clock, GdoiPort(), tell, changed)
+    def __init__(
+        self,
+        configuration: NodeConfiguration,
+        clock: Clock,
+        tell: Tell,
+        changed: Callable[[], None],
+        keys: KeyListeners,
+    ) -> None:
+        self._world = World(configuration, clock, GdoiPort(), tell, changed, keys)
         self._crypto_maps: dict[str, CryptoMap] = {}
         self._roles: list[Role] = []
 
@@ -107,6 +115,10 @@ class Roles:
             "associations": [asdict(association) for item in found for association in item.associations],
             "counters": {name: counters[name] for name in (found[0].counters if found else ())},
         }
+
+    def held_keys(self) -> list[Key]:
+        """What the members of this node hold. A key server's keys are those of its members."""
+        return [key for role in self._roles if isinstance(role, GroupMemberRole) for key in role.held_keys()]
 
     def counters(self) -> dict[str, Any]:
         """The crypto maps' and the port's."""

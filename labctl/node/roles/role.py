@@ -11,6 +11,7 @@ from labctl.configuration import NodeConfiguration, Trustpoint
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, RekeyKeyLog, StateChanged
 from labctl.isakmp.standing import IsakmpStanding
 from labctl.node.clock import Clock
+from labctl.node.key_listeners import KeyListeners
 from labctl.node.keylog import isakmp_line, rekey_line
 from labctl.node.log import log_event
 from labctl.node.roles.port import GdoiPort
@@ -31,6 +32,7 @@ class World:
     port: GdoiPort
     tell: Tell
     changed: Callable[[], None]
+    keys: KeyListeners
 
     @property
     def started(self) -> float:
@@ -42,17 +44,22 @@ class World:
         """Say something as a router does."""
         self.tell(log_event(facility, severity, mnemonic, text))
 
+    def log_key(self, kind: str, line: str) -> None:
+        """A key goes to those who listen, and becomes an event where the configuration asks for a key log."""
+        self.keys.put(kind, line)
+        if self.configuration.keylog:
+            self.tell({"type": "keylog", "kind": kind, "line": line})
+
     def take(self, event: Event) -> None:
-        """What events of every party lead to. Keys go out only where the configuration asks for a key log."""
+        """What events of every party lead to."""
         if isinstance(event, LogMessage):
             self.log(event.facility, event.severity, event.mnemonic, event.text)
         elif isinstance(event, StateChanged):
             self.changed()
-        elif isinstance(event, Phase1KeyLog) and self.configuration.keylog:
-            line = isakmp_line(event.initiator_cookie, event.cipher_key)
-            self.tell({"type": "keylog", "kind": "isakmp", "line": line})
-        elif isinstance(event, RekeyKeyLog) and self.configuration.keylog:
-            self.tell({"type": "keylog", "kind": "rekey", "line": rekey_line(event.spi, event.iv, event.key)})
+        elif isinstance(event, Phase1KeyLog):
+            self.log_key("isakmp", isakmp_line(event.initiator_cookie, event.cipher_key))
+        elif isinstance(event, RekeyKeyLog):
+            self.log_key("rekey", rekey_line(event.spi, event.iv, event.key))
 
 
 class Role(Protocol):
