@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "fabric": {"kernel", "door", "node", "dataplane", "impairment", "topology", "configuration"},
     "runtime": {"fabric", "kernel", "topology", "door", "configuration"},
     "simulation": PROTOCOLS | {"crypto", "configuration"},
+    "measure": {"dataplane", "esp", "crypto", "kernel", "node", "configuration"},
     "decode": {"isakmp", "crypto", "configuration"},
     "checks": {"topology", "door", "configuration"},
     "lab": {
@@ -43,7 +44,18 @@ ARROWS: dict[str, set[str]] = {
         "door",
         "configuration",
     },
-    "cli": {"lab", "simulation", "impairment", "runtime", "topology", "fabric", "checks", "door", "configuration"},
+    "cli": {
+        "lab",
+        "measure",
+        "simulation",
+        "impairment",
+        "runtime",
+        "topology",
+        "fabric",
+        "checks",
+        "door",
+        "configuration",
+    },
 }
 
 # What a sans-IO room may not import: the network, the event loop, the clock, randomness of its own.

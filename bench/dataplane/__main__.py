@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.dataplane.pairs import PAIRS, Missing, Pair
-from bench.dataplane.traffic import Figures, measure
-from bench.dataplane.world import World, sh
+from bench.dataplane.pairs import PAIRS, Missing
+from labctl.measure.pairs import Pair
+from labctl.measure.traffic import Figures, measure
+from labctl.measure.world import World, sh
 
 ROUNDS = int(os.environ.get("LABCTL_BENCH_ROUNDS", "3"))
 

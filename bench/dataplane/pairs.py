@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from bench.dataplane.world import NETWORKS, OTHER, WIRE, World, sh, until
-from labctl.kernel.namespaces import in_network_namespace
-from labctl.kernel.offloads import Offloads
+from labctl.measure.pairs import Pair, kernel, members
+from labctl.measure.world import NETWORKS, OTHER, WIRE, World, sh, until
 
 CHARON = Path("/usr/lib/ipsec/charon")
 LIBIPSEC = Path("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
@@ -23,39 +19,6 @@ WIREGUARD_PORT = 51820
 
 class Missing(Exception):
     """What a pair needs is not here; the text names it."""
-
-
-Pair = Callable[[World], str]
-
-
-def kernel(world: World) -> str:
-    """Forwarding, and no more."""
-    world.join_gateways()
-    world.address_gateways("wire", routes=True)
-    return "the kernel"
-
-
-def labctl(world: World, transform: str = "gcm") -> str:
-    """Two crypto maps on interfaces as a lab's are: split, with the offloads of labctl.fabric."""
-    world.join_gateways(wire="wire.wire")
-    offloads = Offloads()
-    for name in WIRE:
-        world.ip(name, "link add wire type veth peer name wire.in", "link set wire.in arp off promisc on up",
-                 "link set wire.wire arp off promisc on")  # fmt: skip
-        descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        with in_network_namespace(descriptor), socket.socket() as ioctl:
-            for interface in ("wire", "wire.in", "wire.wire"):
-                offloads.turn_off(ioctl, interface)
-        os.close(descriptor)
-        world.run(name, "sysctl", "-qw", "net.ipv4.conf.wire/wire.rp_filter=1")
-        world.ip(name, "link set wire up")
-    world.address_gateways("wire", routes=True)
-    for name, address in WIRE.items():
-        words = (sys.executable, "-m", "bench.dataplane.member", "wire", transform, address)
-        output = world.start(name, *words, agent=True)
-        if output.readline().strip() != b"ready":
-            raise RuntimeError(f"the member {name} does not start: see {world.folder}")
-    return "two members"
 
 
 def strongswan(world: World) -> str:
@@ -169,8 +132,8 @@ secrets {{
 
 PAIRS: dict[str, Pair] = {
     "kernel": kernel,
-    "labctl": labctl,
-    "labctl aes-cbc": partial(labctl, transform="cbc"),
+    "labctl": partial(members, transform="esp-gcm 128"),
+    "labctl aes-cbc": partial(members, transform="esp-aes 128 esp-sha-hmac"),
     "strongSwan libipsec": strongswan,
     "wireguard-go": wireguard,
 }

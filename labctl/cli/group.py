@@ -41,6 +41,7 @@ RARE: dict[str, str] = {
     "isakmp": "Show phase 1: SAs, exchanges under way, counters",
     "decode": "Copy a capture so that Wireshark reads its GDOI",
     "events": "Follow state changes as JSON lines",
+    "bench": "Measure what two group members carry here",
     "doctor": "Say what this machine can do and what is missing",
     "schema": "Print the JSON Schema of topologies",
     "image": "Build the docker runtime's node image",

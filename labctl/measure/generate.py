@@ -10,10 +10,10 @@ import struct
 import sys
 import time
 
-from bench.dataplane.world import COUNTED, MACS
 from labctl.dataplane.packet_socket import PacketSocket
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp.ip import header_checksum
+from labctl.measure.world import COUNTED, MACS
 
 BATCH, FLOWS = 32, 4
 
