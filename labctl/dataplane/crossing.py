@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 
-from labctl.dataplane.receive import ETHERNET, Frames
+from labctl.dataplane.memory import ETHERNET, Frames
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropPacket, DropReason, ip
 from labctl.esp.flows import KnownFlows
@@ -88,7 +88,7 @@ class Crossing:
                     association = flow.association
                     if association is None:
                         target[place : place + size] = source[start : start + size]
-                        sizes[number + number] = size
+                        sizes[number] = size
                         number += 1
                         continue
                     try:
@@ -108,7 +108,7 @@ class Crossing:
                     _WRITE.pack_into(
                         target, place, macs, word, total, identification, fragment, life, check, flow.addresses
                     )
-                    sizes[number + number] = end - place
+                    sizes[number] = end - place
                     number += 1
                     continue
             number = self._slow(source[start : start + size], out, back, number, OUTBOUND)
@@ -172,12 +172,12 @@ class Crossing:
                             continue
                         break
                     _MACS.pack_into(target, place, macs, ETHERTYPE_IPV4)
-                    sizes[number + number] = end - place
+                    sizes[number] = end - place
                     number += 1
                     continue
                 if clear(ends) == protocol or flows.find_clear(ends, protocol, source[begin:finish]):
                     target[place : place + size] = source[start : start + size]
-                    sizes[number + number] = size
+                    sizes[number] = size
                     number += 1
                     continue
             number = self._slow(source[start : start + size], out, back, number, INBOUND)

@@ -11,44 +11,19 @@ It lives in the agent's event loop, a batch of one side, then a batch of the oth
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from labctl.dataplane.crossing import INBOUND, OUTBOUND, Crossing, OnDrop
-from labctl.dataplane.packet_socket import PacketSocket
-from labctl.dataplane.receive import ReceiveBuffer, Receiver, ReceiveRing
+from labctl.dataplane.memory import Frames
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy
 
-# Frames taken from one side before the other side, and the rest of the agent, get their turn: half a millisecond.
-BATCH = 128
+if TYPE_CHECKING:
+    from labctl.dataplane.sides import Side
 
-
-class _Side:
-    """One interface: its socket, what comes in and what goes out. `remark` says why there is no ring."""
-
-    def __init__(self, interface: str, *, promiscuous: bool = False) -> None:
-        self.remark = ""
-        self.packets = PacketSocket(interface, promiscuous=promiscuous, prepare=self._prepare)
-        self.sender = Transmitter(self.packets, self.packets.mtu(), BATCH)
-
-    def _prepare(self, packets: PacketSocket) -> None:
-        mtu = packets.mtu()
-        try:
-            self.receiver: Receiver = ReceiveRing(packets, mtu)
-        except OSError as error:
-            self.remark = f"{packets.interface} has no receive ring ({os.strerror(error.errno or 0)})"
-            self.receiver = ReceiveBuffer(packets, mtu, BATCH)
-
-    def losses(self) -> int:
-        """Frames that came and could not be taken."""
-        return self.packets.overruns() + self.receiver.oversize
-
-    def close(self) -> None:
-        self.packets.close()
-        self.receiver.close()
-        self.sender.close()
+Cross = Callable[[memoryview, Frames, Transmitter, Transmitter], None]
 
 
 class CryptoInterface:
@@ -70,9 +45,12 @@ class CryptoInterface:
         self._crossing = Crossing(policy, on_drop)
         self._frames: Counter[str] = Counter()
         self._loop = loop
-        self._inside = _Side(inside)
+        # Not before it is needed: it imports numpy, which is a quarter of what an agent imports.
+        from labctl.dataplane.sides import Side
+
+        self._inside = Side(inside, is_wire=False)
         try:
-            self._wire = _Side(wire, promiscuous=True)
+            self._wire = Side(wire, is_wire=True)
         except OSError:
             self._inside.close()
             raise
@@ -123,23 +101,23 @@ class CryptoInterface:
         }
 
     def _from_inside(self) -> None:
-        side, other = self._inside, self._wire
-        frames = side.receiver.take(BATCH)
-        if not frames:
-            side.packets.clear_error()
-        try:
-            self._frames[OUTBOUND] += len(frames)
-            self._crossing.outbound(side.receiver.buffer, frames, other.sender, side.sender)
-        finally:
-            side.receiver.release()
+        self._carry(self._inside, self._wire, OUTBOUND, self._crossing.outbound)
 
     def _from_wire(self) -> None:
-        side, other = self._wire, self._inside
-        frames = side.receiver.take(BATCH)
-        if not frames:
-            side.packets.clear_error()
-        try:
-            self._frames[INBOUND] += len(frames)
-            self._crossing.inbound(side.receiver.buffer, frames, other.sender, side.sender)
-        finally:
-            side.receiver.release()
+        self._carry(self._wire, self._inside, INBOUND, self._crossing.inbound)
+
+    def _carry(self, side: Side, other: Side, way: str, cross: Cross) -> None:
+        """One turn of a side: a batch, and all of what the kernel gave as one frame."""
+        taken = 0
+        while True:
+            buffer, frames = side.receiver.take(side.batch)
+            if not frames and not taken:
+                side.packets.clear_error()
+            taken += len(frames)
+            try:
+                cross(buffer, frames, other.sender, side.sender)
+            finally:
+                side.receiver.release()
+            if not side.receiver.pending:
+                break
+        self._frames[way] += taken

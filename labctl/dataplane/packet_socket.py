@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 ETH_P_ALL = 0x0003
 SOL_PACKET = 263
-PACKET_ADD_MEMBERSHIP, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 1, 6, 23
+PACKET_ADD_MEMBERSHIP, PACKET_STATISTICS, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 1, 6, 15, 23
 PACKET_MR_PROMISC = 1
 SIOCGIFMTU = 0x8921
 
@@ -32,16 +32,30 @@ _STATISTICS = struct.Struct("=II")
 
 
 class PacketSocket:
-    """Frames of one interface. `prepare` is called before the first can arrive. `fileno` is for the event loop."""
+    """Frames of one interface. `prepare` is called before the first can arrive. `fileno` is for the event loop.
+
+    With `vnet` a header stands before each frame, both ways, that says what is left to do to it: checksum, segmentation
+    (labctl.dataplane.vnet).
+    """
+
+    vnet = False
 
     def __init__(
-        self, interface: str, *, promiscuous: bool = False, prepare: Callable[[PacketSocket], None] | None = None
+        self,
+        interface: str,
+        *,
+        promiscuous: bool = False,
+        vnet: bool = False,
+        prepare: Callable[[PacketSocket], None] | None = None,
     ) -> None:
         self.interface = interface
+        self.vnet = vnet
         self.raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         self._dropped = 0
         try:
             self.raw.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            if vnet:
+                self.raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self.raw.setsockopt(socket.SOL_SOCKET, option, BUFFER_OCTETS)
             if prepare is not None:

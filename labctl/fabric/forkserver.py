@@ -5,7 +5,9 @@ loop, so that forking is safe; its children carry nothing of the supervisor; bot
 
 The supervisor asks over a SOCK_SEQPACKET pair, one JSON request a datagram with the agent's socket attached:
 
-    {"name", "hosts", "hosts6", "log"} + descriptor   ->  {"name", "pid"}, and later {"pid", "exited": wait status}
+    {"name", "hosts", "hosts6", "log", "modules"} + descriptor -> {"name", "pid"}, later {"pid", "exited": wait status}
+
+`modules` are what this node needs beside the agent: imported here by the first that does, and shared by all.
 
 The new node says on its agent's socket, before the agent does, that it stands: one JSON line `{}` with a descriptor of
 its network namespace attached, or `{"error": text}`.
@@ -59,6 +61,11 @@ def serve(requests: socket.socket, agent: str) -> None:
             if not data:
                 return
             request = json.loads(data)
+            if missing := [name for name in request["modules"] if name not in sys.modules]:
+                for name in missing:
+                    importlib.import_module(name)
+                gc.collect()
+                gc.freeze()
             pid = _fork(request, descriptors[0], run)
             os.close(descriptors[0])
             requests.send(json.dumps({"name": request["name"], "pid": pid}).encode())

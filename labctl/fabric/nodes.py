@@ -20,6 +20,9 @@ BIRTH_TIMEOUT = 30.0
 
 FORK_SERVER_GONE = "the fork server is gone; the supervisor's log says why"
 
+# What nodes with a crypto map import beside the agent. Numpy with it, so others shall not.
+DATA_PLANE = "labctl.dataplane.sides"
+
 # How often to look whether a container's agent listens by now. It says nothing before it does.
 AGENT_POLL = 0.02
 
@@ -82,6 +85,7 @@ class ForkedNodes:
             "hosts": node.configuration.hosts,
             "hosts6": node.configuration.hosts6,
             "log": str(self._logs / f"{node.name}.log"),
+            "modules": [DATA_PLANE] if any(item.crypto_map for item in node.configuration.interfaces) else [],
         }
         try:
             with theirs:

@@ -89,8 +89,8 @@ class Stacks:
         for interface in crypto:
             kernel_side, agent_side = split(name, interface)
             found = links.list_links(stack.route)
-            self._bring_up(stack, agent_side, found)
-            self._bring_up(stack, kernel_side, found)
+            self._bring_up(stack, agent_side, found, to_agent=True)
+            self._bring_up(stack, kernel_side, found, to_agent=True)
 
     def lay(self, wire: Wire) -> None:
         """Make a wire, or plug its parked ends into nodes that have come. Its ends work when this returns."""
@@ -241,8 +241,8 @@ class Stacks:
             stack.route.apply([links.set_up(name)])
         # An end whose node is not there stays down: its neighbour sees a cable without a partner.
 
-    def _bring_up(self, stack: Stack, end: End, found: dict[str, LinkState]) -> None:
-        self._offloads.turn_off(stack.ioctl, end.name)
+    def _bring_up(self, stack: Stack, end: End, found: dict[str, LinkState], *, to_agent: bool = False) -> None:
+        self._offloads.turn_off(stack.ioctl, end.name, to_agent=to_agent)
         interface = end.interface
         if interface is None:
             # Frames here are the agent's. Should the kernel look at one all the same, the strict filter drops it.

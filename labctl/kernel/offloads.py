@@ -19,18 +19,24 @@ ETH_SS_FEATURES, ETH_GSTRING_LEN = 4, 32
 _OFFLOADS = ("tx-checksum", "rx-checksum", "tx-scatter-gather", "rx-gro", "rx-lro", "rx-udp-gro", "tx-vlan", "rx-vlan")
 _SEGMENTATION = "segmentation"
 
+# What an agent does instead of the kernel: TCP in frames of 64 KB, checksums to come.
+_LEFT_TO_AN_AGENT = ("tx-checksum-ip", "tx-scatter-gather", "tx-tcp")
+
 
 class Offloads:
     """Turns offloads off in the namespace in which `ioctl_socket` was opened. The feature list is read once."""
 
     def __init__(self) -> None:
-        self._request: bytes | None = None
+        self._features: list[str] = []
+        self._requests: dict[tuple[str, ...], bytes] = {}
 
-    def turn_off(self, ioctl_socket: socket.socket, interface: str) -> None:
-        """Turn every offload of a link off. Raises OSError that names the link."""
-        if self._request is None:
-            self._request = _request(_features(ioctl_socket, interface))
-        _ioctl(ioctl_socket, interface, bytearray(self._request))
+    def turn_off(self, ioctl_socket: socket.socket, interface: str, *, to_agent: bool = False) -> None:
+        """Turn every offload of a link off, or all but what the agent at its end does. Raises OSError that names it."""
+        kept = _LEFT_TO_AN_AGENT if to_agent else ()
+        if kept not in self._requests:
+            self._features = self._features or _features(ioctl_socket, interface)
+            self._requests[kept] = _request(self._features, kept)
+        _ioctl(ioctl_socket, interface, bytearray(self._requests[kept]))
 
 
 def _ioctl(ioctl_socket: socket.socket, interface: str, data: bytearray) -> None:
@@ -56,10 +62,10 @@ def _features(ioctl_socket: socket.socket, interface: str) -> list[str]:
     ]
 
 
-def _request(features: list[str]) -> bytes:
+def _request(features: list[str], kept: tuple[str, ...]) -> bytes:
     """struct ethtool_sfeatures: (valid, requested) a block of 32 features; requested stays 0: off."""
     blocks = [0] * (-(-len(features) // 32))
     for index, name in enumerate(features):
-        if name.startswith(_OFFLOADS) or _SEGMENTATION in name:
+        if (name.startswith(_OFFLOADS) or _SEGMENTATION in name) and not (kept and name.startswith(kept)):
             blocks[index // 32] |= 1 << (index % 32)
     return struct.pack("=II", ETHTOOL_SFEATURES, len(blocks)) + b"".join(struct.pack("=II", bits, 0) for bits in blocks)

@@ -34,7 +34,7 @@ def members(world: World, transform: str) -> str:
         descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
         with in_network_namespace(descriptor), socket.socket() as ioctl:
             for interface in ("wire", "wire.in", "wire.wire"):
-                offloads.turn_off(ioctl, interface)
+                offloads.turn_off(ioctl, interface, to_agent=interface != "wire.wire")
         os.close(descriptor)
         world.run(name, "sysctl", "-qw", "net.ipv4.conf.wire/wire.rp_filter=1")
         world.ip(name, "link set wire up")

@@ -1,5 +1,8 @@
 """The `capture` operation: whole frames of an interface, both directions, as they pass (docs/internals.md, The agent).
 
+Between the halves of a crypto interface, and on `lo`, TCP passes in frames of 64 KB, and checksums may be missing. What
+is captured is what a wire would carry: packets, with their checksums (labctl.dataplane.vnet).
+
 Facts: packet(7), linux/if_packet.h (struct tpacket_auxdata, tpacket_stats), socket(7) (SO_TIMESTAMPNS).
 """
 
@@ -17,6 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from labctl.configuration import NodeConfiguration
+from labctl.dataplane.memory import LARGEST_FRAME, MACS_OCTETS
+from labctl.dataplane.packet_socket import PACKET_VNET_HDR
+from labctl.dataplane.vnet import NEEDS_CHECKSUM, VNET, finish_checksum, read_vnet
 from labctl.door import Call, DoorError
 from labctl.node.arguments import Arguments
 from labctl.node.waiting import readable
@@ -37,7 +43,6 @@ BATCH_PACKETS = 256
 BATCH_OCTETS = 256 << 10
 
 MAX_SNAPLEN = 262_144
-ADDRESSES = 12  # of an Ethernet header; a VLAN tag stands behind them
 
 _AUXDATA = struct.Struct("=IIIHHHH")  # status, len, snaplen, mac, net, vlan_tci, vlan_tpid
 _TIMESPEC = struct.Struct("=qq")
@@ -109,6 +114,7 @@ class Tap:
         except PermissionError:
             raise DoorError("not-permitted", "capture: the agent has no CAP_NET_RAW", "see `labctl doctor`") from None
         try:
+            self._socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
@@ -142,7 +148,7 @@ class Tap:
         octets = 0
         for _ in range(BATCH_PACKETS):
             try:
-                data, ancillary, _, address = self._socket.recvmsg(self._snaplen, 256)
+                data, ancillary, _, address = self._socket.recvmsg(VNET.size + LARGEST_FRAME, 256)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -152,11 +158,29 @@ class Tap:
             outgoing = address[2] == PACKET_OUTGOING
             if outgoing and self._loopback:
                 continue  # every frame passes lo twice
-            frame = _frame(data, ancillary, self._snaplen, outgoing)
-            yield frame
-            octets += len(frame.data)
+            for packet in _packets(data):
+                frame = _frame(packet, ancillary, self._snaplen, outgoing)
+                yield frame
+                octets += len(frame.data)
             if octets > BATCH_OCTETS:
                 return
+
+
+def _packets(data: bytes) -> list[bytes]:
+    """What a wire would carry of what the kernel passed on, which is behind a vnet header."""
+    vnet, size = read_vnet(memoryview(data), 0), len(data) - VNET.size
+    if vnet.kind:
+        from labctl.dataplane.segmentation import Segmenter  # numpy with it
+
+        segmenter = Segmenter(vnet.start + 60 + vnet.segment)
+        segmenter.frame[: len(data)] = data
+        if segmenter.begin(size):
+            return [bytes(item) for item in segmenter.all()]
+    if not vnet.flags & NEEDS_CHECKSUM:
+        return [data[VNET.size :]]
+    frame = bytearray(data[VNET.size :])
+    finish_checksum(memoryview(frame), 0, size, vnet)
+    return [bytes(frame)]
 
 
 def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], snaplen: int, outgoing: bool) -> Frame:
@@ -166,10 +190,10 @@ def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], snaplen: int, o
             seconds, nanoseconds = _TIMESPEC.unpack_from(value)
             moment = seconds * 1_000_000_000 + nanoseconds
         elif level == SOL_PACKET and kind == PACKET_AUXDATA:
-            status, length, _, _, _, tci, tpid = _AUXDATA.unpack_from(value)
+            status, _, _, _, _, tci, tpid = _AUXDATA.unpack_from(value)
             if status & TP_STATUS_VLAN_VALID:
                 # The kernel took the tag out of the frame; on the wire it is there.
                 tag = struct.pack("!HH", tpid if status & TP_STATUS_VLAN_TPID_VALID else 0x8100, tci)
     if tag:
-        data = (data[:ADDRESSES] + tag + data[ADDRESSES:])[:snaplen]
-    return Frame(moment or time.time_ns(), length + len(tag), data, outgoing)
+        data = data[:MACS_OCTETS] + tag + data[MACS_OCTETS:]
+    return Frame(moment or time.time_ns(), length + len(tag), data[:snaplen], outgoing)

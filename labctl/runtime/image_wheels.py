@@ -15,7 +15,7 @@ from pathlib import Path
 from labctl.runtime.protocol import RuntimeFailure
 
 # What agents and the fabric import beside the standard library; the versions are those that run here.
-NEEDED = ("cryptography", "cffi", "pycparser", "pyroute2")
+NEEDED = ("cryptography", "cffi", "pycparser", "pyroute2", "numpy")
 
 # glibc of Debian 12 and everything newer.
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")

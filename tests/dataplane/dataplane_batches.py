@@ -9,8 +9,8 @@ from random import Random
 
 from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
 from labctl.dataplane.crossing import Crossing
+from labctl.dataplane.memory import Frames, stride_for
 from labctl.dataplane.packet_socket import PacketSocket
-from labctl.dataplane.receive import Frames, stride_for
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropReason, PolicyEntry, SecurityAssociation
 from labctl.esp.policy import VerdictAction
@@ -94,7 +94,7 @@ class Collector(Transmitter):
     def send(self, count: int) -> int:
         for number in range(count):
             place = self.places[number]
-            self.sent.append(bytes(self.buffer[place : place + self.sizes[number + number]]))
+            self.sent.append(bytes(self.buffer[place : place + self.sizes[number]]))
         return 0
 
     def send_now(self, *parts: bytes | memoryview) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from labctl.dataplane import receive
+from labctl.dataplane.memory import stride_for
 from labctl.dataplane.packet_socket import PacketSocket
 from labctl.dataplane.receive import ReceiveBuffer, Receiver, ReceiveRing
 from labctl.dataplane.transmit import Transmitter
@@ -87,8 +88,8 @@ def taken(receiver: Receiver, expected: int) -> list[bytes]:
     frames: list[bytes] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(frames) < expected and time.monotonic() < deadline:
-        batch = receiver.take(BATCH)
-        frames += [bytes(receiver.buffer[start : start + size]) for start, size in batch]
+        buffer, batch = receiver.take(BATCH)
+        frames += [bytes(buffer[start : start + size]) for start, size in batch]
         receiver.release()
         frames = [frame for frame in frames if frame[:12] == MACS]
         if not batch:
@@ -160,9 +161,12 @@ def test_a_ring_that_runs_over_counts_what_it_had_no_room_for() -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while listening.overruns() < 3000 - 1300 and time.monotonic() < deadline:
             time.sleep(0.001)  # until the kernel has delivered all
-        held = taken(receiver, receive.RING_OCTETS // receive.stride_for(MTU) - 10)
-        while batch := receiver.take(BATCH):
-            held += [bytes(receiver.buffer[start : start + size]) for start, size in batch]
+        held = taken(receiver, receive.RING_OCTETS // stride_for(MTU) - 10)
+        while True:
+            buffer, batch = receiver.take(BATCH)
+            if not batch:
+                break
+            held += [bytes(buffer[start : start + size]) for start, size in batch]
             receiver.release()
         held = [frame for frame in held if frame[:12] == MACS]
         return [held == numbered(3000)[: len(held)], len(held), listening.overruns(), listening.overruns()]
@@ -170,7 +174,7 @@ def test_a_ring_that_runs_over_counts_what_it_had_no_room_for() -> None:
     in_order, arrived, overruns, again = in_namespace(main)
     assert in_order
     assert overruns == again > 0
-    assert arrived >= receive.RING_OCTETS // receive.stride_for(MTU) - 10
+    assert arrived >= receive.RING_OCTETS // stride_for(MTU) - 10
     assert arrived + overruns >= 3000
 
 
@@ -186,7 +190,7 @@ def test_an_interface_that_goes_down_and_comes_back_costs_frames_and_nothing_els
         lost = sent(sender, numbered(5))
         told = bool(poll.poll(0))
         listening.clear_error()
-        while receiver.take(BATCH):
+        while receiver.take(BATCH)[1]:
             receiver.release()
         told_again = bool(poll.poll(0))
         links_up()
@@ -197,11 +201,11 @@ def test_an_interface_that_goes_down_and_comes_back_costs_frames_and_nothing_els
 
 
 def test_where_the_kernel_gives_no_ring_frames_come_one_by_one_and_the_log_says_so() -> None:
-    from labctl.dataplane.crypto_interface import _Side
+    from labctl.dataplane.sides import Side
 
     def main() -> list[Any]:
         receive.RING_OCTETS = 1 << 40
-        side = _Side("there")
+        side = Side("there", is_wire=True)
         packets, _ = opened("here", ring=False)
         sent(Transmitter(packets, MTU, BATCH), numbered(5))
         return [side.remark.partition(" (")[0], taken(side.receiver, 5) == numbered(5)]
