@@ -89,7 +89,7 @@ def _interfaces(found: dict[str, Any], before: dict[str, Any], first: bool) -> T
 
 def _crypto(name: str, found: dict[str, Any], old: dict[str, Any], first: bool) -> list[RenderableType]:
     from labctl.cli.rendering import plain_table
-    from labctl.lab.counters import MEANINGS
+    from labctl.lab.counters import FITTING, MEANINGS
 
     frames = ", ".join(
         f"{_number(count, old.get('frames', {}).get(way), first)} {way}" for way, count in found["frames"].items()
@@ -98,19 +98,30 @@ def _crypto(name: str, found: dict[str, Any], old: dict[str, Any], first: bool) 
     if found.get("closed"):
         head += f"; fails close for {', '.join(found['closed'])}"
     out: list[RenderableType] = [head]
-    associations = plain_table("SPI", "ENCRYPTED", "DECRYPTED", "OCTETS ENCRYPTED", "OCTETS DECRYPTED", "REPLAYED")
+    associations = plain_table(
+        "SPI", "ENCRYPTED", "DECRYPTED", "OCTETS ENCRYPTED", "OCTETS DECRYPTED", "REPLAYED", "PLAIN-TEXT MTU"
+    )
     for spi, sa in found["associations"].items():
         was = old.get("associations", {}).get(spi, {})
         keys = ("encrypted", "decrypted", "octets_encrypted", "octets_decrypted", "replayed")
-        associations.add_row(spi, *(_number(sa[key], was.get(key), first) for key in keys))
+        associations.add_row(
+            spi, *(_number(sa[key], was.get(key), first) for key in keys), str(sa.get("plaintext_mtu", ""))
+        )
     entries = plain_table("POLICY ENTRY", "HITS")
     hits = {item["entry"]: item["hits"] for item in old.get("entries", [])}
     for item in found["entries"]:
         entries.add_row(item["entry"], _number(item["hits"], hits.get(item["entry"]), first))
+    tunnel, tunnel_was = found.get("tunnel", {}), old.get("tunnel", {}).get("counts", {})
+    fitting = plain_table("FITTED", "HOW", "")
+    for how, count in sorted(tunnel.get("counts", {}).items()):
+        fitting.add_row(_number(count, tunnel_was.get(how), first), how, FITTING.get(how, ""))
+    paths = plain_table("PATH TO", "MTU")
+    for destination, mtu in tunnel.get("paths", {}).items():
+        paths.add_row(destination, str(mtu))
     drops = plain_table("DROPPED", "WHY", "")
     for reason, count in sorted(found["drops"].items(), key=lambda drop: -drop[1]):
         drops.add_row(_number(count, old.get("drops", {}).get(reason), first), reason, MEANINGS.get(reason, ""))
-    for table in (associations, entries, drops):
+    for table in (associations, entries, fitting, paths, drops):
         if table.row_count:
             out += ["", table]
     return out

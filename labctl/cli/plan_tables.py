@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labctl.cli.rendering import plain_table
-from labctl.configuration import Action
+from labctl.configuration import Action, TunnelSettings
 from labctl.configuration.access_list import describe_access_list_entry
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     """Nodes with their interfaces, links, translations and marks, groups, certificates, key pairs, checks."""
     scale = f", clock times {plan.clock_scale:g}" if plan.clock_scale != 1 else ""
     console.print(f"Lab {plan.lab} on runtime {plan.runtime}{scale}")
-    for show in (_nodes, _links, _translations, _marks, _groups, _certificates, _key_pairs, _checks):
+    for show in (_nodes, _links, _translations, _marks, _fitting, _groups, _certificates, _key_pairs, _checks):
         show(plan, console)
 
 
@@ -80,6 +80,20 @@ def _marks(plan: Plan, console: Console) -> None:
             if rule.entry.source.version == 6 and rule.entry.protocol:
                 line += " (IPv6)"
             table.add_row(node.name, where, line, str(rule.dscp) if permits else "-")
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _fitting(plan: Plan, console: Console) -> None:
+    table = plain_table("FITS ON", "FRAGMENTATION", "DF BIT", "PATH MTU DISCOVERY", "ADJUST-MSS")
+    for node in plan.nodes:
+        tunnel, adjusted = node.configuration.tunnel, node.configuration.adjust_mss
+        if tunnel == TunnelSettings() and not adjusted:
+            continue
+        learns = "on" if tunnel.learn_path_mtu else "off"
+        sizes = ", ".join(f"{item.interface} {item.size}" for item in adjusted)
+        table.add_row(node.name, tunnel.fragmentation.value, tunnel.df_bit.value, learns, sizes)
     if table.row_count:
         console.print()
         console.print(table)

@@ -48,6 +48,7 @@ from labctl.configuration.translation import (
     Overload,
     StaticTranslation,
 )
+from labctl.configuration.tunnel import DfBit, Fragmentation, MssAdjustment, TunnelSettings
 
 __all__ = [
     "MOST_PERMITS",
@@ -59,8 +60,10 @@ __all__ = [
     "CertificateIdentity",
     "Cipher",
     "ConfigurationError",
+    "DfBit",
     "DhGroup",
     "Encryption",
+    "Fragmentation",
     "GroupIdentity",
     "GroupMembership",
     "Hash",
@@ -73,6 +76,7 @@ __all__ = [
     "KeyServerGroup",
     "Marking",
     "MarkingRule",
+    "MssAdjustment",
     "NodeConfiguration",
     "NodeKind",
     "Overload",
@@ -86,6 +90,7 @@ __all__ = [
     "StaticTranslation",
     "TransformSet",
     "Trustpoint",
+    "TunnelSettings",
     "changes_live",
     "from_json",
     "to_json",

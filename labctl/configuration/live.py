@@ -17,8 +17,16 @@ def changes_live(old: NodeConfiguration, new: NodeConfiguration) -> bool:
         return False
     groups = tuple(map(_group_as, old.key_server_groups, new.key_server_groups))
     memberships = tuple(map(_membership_as, old.memberships, new.memberships))
-    # Names of other nodes are no reason for a new start; what certificates and CRLs there are is looked at each time.
-    kept = replace(old, hosts=new.hosts, hosts6=new.hosts6, trustpoints=new.trustpoints)
+    # How packets fit the way is looked at with each of them, certificates and CRLs whenever they are needed. Names of
+    # other nodes are no reason for a new start.
+    kept = replace(
+        old,
+        hosts=new.hosts,
+        hosts6=new.hosts6,
+        trustpoints=new.trustpoints,
+        tunnel=new.tunnel,
+        adjust_mss=new.adjust_mss,
+    )
     return replace(kept, key_server_groups=groups, memberships=memberships) == new
 
 

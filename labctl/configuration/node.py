@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from labctl.configuration.policy import AccessListEntry, Authentication, DhGroup, Encryption, Hash, TransformSet
 from labctl.configuration.translation import AddressTranslation, Marking
+from labctl.configuration.tunnel import MssAdjustment, TunnelSettings
 
 
 class NodeKind(Enum):
@@ -261,7 +262,8 @@ class NodeConfiguration:
 
     `multicast_routing` has a router carry multicast between its interfaces. `started` is the time, in seconds since
     1970, at which the clocks of all nodes show 0: certificates are looked at on them; None: 0 is when the node boots.
-    `nat` and `marking` are the kernel's part: both come before encryption.
+    `nat`, `marking` and `adjust_mss` are the kernel's part: all come before encryption. `tunnel` holds for every crypto
+    map of the node.
     """
 
     name: str
@@ -283,3 +285,5 @@ class NodeConfiguration:
     nat: AddressTranslation | None = None
     marking: Marking | None = None
     hosts6: dict[str, str] = field(default_factory=dict)
+    tunnel: TunnelSettings = field(default_factory=TunnelSettings)
+    adjust_mss: tuple[MssAdjustment, ...] = ()

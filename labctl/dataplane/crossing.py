@@ -15,7 +15,7 @@ from labctl.dataplane.memory import ETHERNET, Frames
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropPacket, DropReason, ip
 from labctl.esp.flows import KnownFlows
-from labctl.esp.ip import DF, PROTOCOL_ESP, PROTOCOL_IPV4
+from labctl.esp.ip import PROTOCOL_ESP, PROTOCOL_IPV4
 from labctl.esp.policy import VerdictAction
 
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
@@ -66,6 +66,7 @@ class Crossing:
             return
         known, hits, read = flows.outbound.get, flows.policy.hits, _READ.unpack_from
         target, places, sizes, capacity = out.buffer, out.places, out.sizes, out.capacity
+        df_kept, df_set = flows.df_masks
         number = 0
         rest = iter(frames)
         for start, size in rest:
@@ -100,7 +101,7 @@ class Crossing:
                         break
                     association.identification = identification = (association.identification + 1) & 0xFFFF
                     total = end - place - ETHERNET
-                    fragment &= DF
+                    fragment = fragment & df_kept | df_set
                     life = life & 0xFF00 | PROTOCOL_ESP
                     check = flow.addresses_sum + (word & 0xFFFF) + total + identification + fragment + life
                     check = (check & 0xFFFF) + (check >> 16)
@@ -202,7 +203,9 @@ class Crossing:
         if verdict.back is not None:
             back.send_now(frame[6:12], frame[:6], frame[12:14], verdict.back)
         if verdict.reason is not None:
-            self._drop(verdict.reason, packet)
+            self._drop(verdict.reason, packet if verdict.dropped is None else memoryview(verdict.dropped))
+        if policy.tunnel.take_change() and self.policy is policy:
+            self.install(policy)
         return number
 
     def _copy(self, source: memoryview, frames: Frames, out: Transmitter, way: str) -> None:

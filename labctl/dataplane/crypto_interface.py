@@ -79,6 +79,8 @@ class CryptoInterface:
         """Frames by side and fate, drops by reason, per SA and per policy entry."""
         policy = self.policy
         drops = Counter(self._crossing.drops)
+        if policy is not None:
+            drops.update(policy.tunnel.drops())
         for name, side in (("outbound-overrun", self._inside), ("inbound-overrun", self._wire)):
             if losses := side.losses():
                 drops[name] = losses
@@ -94,9 +96,11 @@ class CryptoInterface:
                     "octets_encrypted": sa.octets_out,
                     "octets_decrypted": sa.octets_in,
                     "replayed": 0 if sa.replay is None else sa.replay.failures,
+                    "plaintext_mtu": sa.plaintext_mtu(policy.tunnel.mtu),
                 }
                 for spi, sa in policy.associations.items()
             },
+            "tunnel": {} if policy is None else policy.tunnel.counters(),
             "entries": [] if policy is None else policy.hits[: len(policy.entries)],
         }
 

@@ -5,6 +5,7 @@
 - `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
 - `flows`: what is known of flows that passed before.
 - `policy`: the ordered selectors of a group, what to do with each packet. `selectors`: what an entry means.
+- `tunnel`: how packets fit the way: `fragments`, `reassembly`, `path_mtu`, `answers` (ICMP).
 - `exemptions`: the group's own signalling, which passes in clear.
 """
 
@@ -12,6 +13,7 @@ from labctl.esp.association import SecurityAssociation
 from labctl.esp.errors import DropPacket, DropReason
 from labctl.esp.exemptions import Exemptions, RegistrationPath, RekeyFlow
 from labctl.esp.policy import CryptoPolicy, PolicyEntry, Verdict
+from labctl.esp.tunnel import Tunnel
 
 __all__ = [
     "CryptoPolicy",
@@ -22,5 +24,6 @@ __all__ = [
     "RegistrationPath",
     "RekeyFlow",
     "SecurityAssociation",
+    "Tunnel",
     "Verdict",
 ]

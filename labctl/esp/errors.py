@@ -15,7 +15,10 @@ class DropReason(Enum):
     NOT_IPSEC = "not-an-ipsec-packet"
     SELECTOR_MISMATCH = "selector-mismatch"
     ADDRESS_MISMATCH = "address-mismatch"
-    FRAGMENT = "fragment-of-esp"
+    FRAGMENT_OVERLAP = "fragment-overlap"
+    FRAGMENT_DUPLICATE = "fragment-duplicate"
+    FRAGMENT_TIMEOUT = "fragment-timeout"
+    FRAGMENT_LIMIT = "fragment-limit"
     MALFORMED = "malformed"
     TOO_BIG = "too-big"
     DUMMY = "dummy"
@@ -28,8 +31,9 @@ class DropReason(Enum):
 
 
 class DropPacket(Exception):
-    """This packet goes no further."""
+    """This packet goes no further. `back` is what its sender is told (ICMP)."""
 
-    def __init__(self, reason: DropReason, detail: str = "") -> None:
+    def __init__(self, reason: DropReason, detail: str = "", *, back: bytes | None = None) -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
+        self.back = back

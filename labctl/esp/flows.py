@@ -64,6 +64,12 @@ class KnownFlows:
 
     def __init__(self, policy: CryptoPolicy) -> None:
         self.policy = policy
+        # What of an inner header's DF bit the outer one has: kept, set.
+        self.df_masks = policy.tunnel.df_masks
+        # With path MTU discovery each ICMP message may be for us.
+        self._unknowable = _UNKNOWABLE_IN_CLEAR | (
+            {ip.PROTOCOL_ICMP} if policy.tunnel.settings.learn_path_mtu else set()
+        )
         self.outbound: dict[bytes, OutboundFlow] = {}
         self.clear: dict[bytes, int] = {}
         self.associations: dict[bytes, SecurityAssociation] = {}
@@ -86,7 +92,7 @@ class KnownFlows:
         key = _key(ends, protocol)
         if self.clear.get(key) == protocol:
             return True
-        if protocol in _UNKNOWABLE_IN_CLEAR or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
+        if protocol in self._unknowable or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
             return False
         _learn(self.clear, ends, key, protocol, protocol)
         return True
@@ -121,7 +127,7 @@ class KnownFlows:
                 association = None if entry.spi is None else policy.associations.get(entry.spi)
                 if association is None:
                     return None
-                room = association.plaintext_mtu(policy.mtu)
+                room = policy.tunnel.room(association, ends[4:8])
         return OutboundFlow(association, index, room, ends[:8], protocol)
 
 

@@ -111,37 +111,6 @@ def check_packet(packet: memoryview) -> None:
         raise DropPacket(DropReason.MALFORMED, f"IP version {version}")
 
 
-def is_fragment(packet: memoryview) -> bool:
-    """True for any fragment of an IPv4 packet."""
-    return packet[0] >> 4 == 4 and bool(_WORD.unpack_from(packet, 6)[0] & (MF | OFFSET))
-
-
-def fragment_ipv4(packet: memoryview, mtu: int) -> list[bytes]:
-    """Split an IPv4 packet so that none of the parts is longer than `mtu` (RFC 791 3.2).
-
-    Options with the copy bit would have to be copied; as none of ours need them, they stay with the first part only
-    when they have no copy bit, and are copied whole otherwise, which RFC 791 allows for the ones that matter.
-    """
-    header_octets = (packet[0] & 15) * 4
-    header, data = bytearray(packet[:header_octets]), packet[header_octets:]
-    flags = _WORD.unpack_from(packet, 6)[0]
-    first = flags & OFFSET
-    room = (mtu - header_octets) & ~7
-    if room < 8:
-        raise DropPacket(DropReason.TOO_BIG, f"no room for data in {mtu} octets")
-    parts = []
-    for start in range(0, len(data), room):
-        part = data[start : start + room]
-        last = start + room >= len(data)
-        word = (flags & ~OFFSET & ~MF) | (first + start // 8) | (flags & MF if last else MF)
-        _WORD.pack_into(header, 2, header_octets + len(part))
-        _WORD.pack_into(header, 6, word)
-        _WORD.pack_into(header, 10, 0)
-        _WORD.pack_into(header, 10, checksum(header))
-        parts.append(bytes(header) + bytes(part))
-    return parts
-
-
 def fragmentation_needed(packet: memoryview, source: bytes, mtu: int) -> bytes:
     """ICMP destination unreachable, fragmentation needed (RFC 1191 4), from `source` to the packet's sender."""
     quote = bytes(packet[:ICMP_QUOTE])

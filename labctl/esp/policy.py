@@ -18,10 +18,14 @@ from labctl.esp import ip
 from labctl.esp.association import SecurityAssociation
 from labctl.esp.errors import DropPacket, DropReason
 from labctl.esp.exemptions import Exemptions
+from labctl.esp.reassembly import is_fragment_of
 from labctl.esp.selectors import Flow, Matcher, read_flow
+from labctl.esp.tunnel import Tunnel, interfaces_of
 
 # Flows whose decision is remembered; the cache starts over when it is full.
 MAX_FLOWS = 65_536
+
+_TELLS_OF_PATHS = frozenset((ip.PROTOCOL_ICMP, ip.PROTOCOL_ICMPV6))
 
 # What decides a flow that no entry does.
 NO_MATCH, EXEMPT = -1, -2
@@ -33,15 +37,21 @@ class VerdictAction(Enum):
     CLEAR = "clear"
     ESP = "esp"
     DROP = "drop"
+    HELD = "held"
 
 
 class Verdict(NamedTuple):
-    """`packets` go on in the direction of travel; `back` goes back where the packet came from (ICMP)."""
+    """`packets` go on in the direction of travel; `back` goes back where the packet came from (ICMP).
+
+    HELD: it is one part of what is yet to come, or was for us. `dropped` is what `reason` is about, where that is not
+    the packet that came.
+    """
 
     action: VerdictAction
     packets: Sequence[bytes | memoryview] = ()
     reason: DropReason | None = None
     back: bytes | None = None
+    dropped: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ class PolicyEntry:
 
 
 class CryptoPolicy:
-    """Entries with their SAs. `own` are the node's addresses, from which its ICMP errors come.
+    """Entries with their SAs. `tunnel` is the interface's; without one it has `mtu`, and ICMP errors come from `own`.
 
     `hits` counts the packets of each entry; its last place, packets that no entry decided.
 
@@ -76,14 +86,14 @@ class CryptoPolicy:
         exemptions: Exemptions | None = None,
         closed: bool = False,
         mtu: int = 1500,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.entries = tuple(entries)
         self.associations = dict(associations)
         self.closed = closed
         self.hits = [0] * (len(self.entries) + 1)
         self._exemptions = exemptions or Exemptions()
-        self._icmp_source = {len(address): address for address in reversed(own)}
-        self.mtu = mtu
+        self.tunnel = Tunnel(mtu, interfaces_of(own)) if tunnel is None else tunnel
         self._outbound = [Matcher(entry.entry) for entry in self.entries]
         self._inbound = [Matcher(entry.entry.mirrored()) for entry in self.entries]
         self._by_ports = any(entry.entry.source_port or entry.entry.destination_port for entry in self.entries)
@@ -115,18 +125,22 @@ class CryptoPolicy:
             association = None if chosen.spi is None else self.associations.get(chosen.spi)
             if association is None:
                 return Verdict(VerdictAction.DROP, reason=DropReason.NO_SA)
-            return self._protect(view, association)
+            return Verdict(VerdictAction.ESP, self.tunnel.protect(view, association))
         except DropPacket as drop:
-            return Verdict(VerdictAction.DROP, reason=drop.reason)
+            return Verdict(VerdictAction.DROP, reason=drop.reason, back=drop.back)
 
     def inbound(self, packet: bytes | memoryview) -> Verdict:
         """A packet that came off the wire."""
         view = memoryview(packet)
         try:
             ip.check_packet(view)
+            if is_fragment_of(view, ip.PROTOCOL_ESP):
+                return self._reassemble(view)
             flow = read_flow(view)
             if flow.protocol == ip.PROTOCOL_ESP:
                 return self._open(view, flow)
+            if flow.protocol in _TELLS_OF_PATHS and self.tunnel.learn(view, self.associations):
+                return Verdict(VerdictAction.HELD)
             if self._exemptions.passes(view, flow, outbound=False):
                 return Verdict(VerdictAction.CLEAR, (packet,))
             expected = self._expected(flow)
@@ -171,25 +185,20 @@ class CryptoPolicy:
         self._cache[key] = index
         return index
 
-    def _protect(self, view: memoryview, association: SecurityAssociation) -> Verdict:
-        version = view[0] >> 4
-        room = association.plaintext_mtu(self.mtu, version)
-        if len(view) <= room:
-            return Verdict(VerdictAction.ESP, (association.encapsulate(view),))
-        source = self._icmp_source.get(4 if version == 4 else 16)
-        if version == 6:
-            back = None if source is None else ip.packet_too_big(view, source, room)
-            return Verdict(VerdictAction.DROP, reason=DropReason.TOO_BIG, back=back)
-        if int.from_bytes(view[6:8], "big") & ip.DF:
-            back = None if source is None else ip.fragmentation_needed(view, source, room)
-            return Verdict(VerdictAction.DROP, reason=DropReason.TOO_BIG, back=back)
-        # Look-ahead: the clear packet is split, each part is encrypted, the end host puts them together.
-        parts = ip.fragment_ipv4(view, room)
-        return Verdict(VerdictAction.ESP, tuple(association.encapsulate(part) for part in parts))
+    def _reassemble(self, view: memoryview) -> Verdict:
+        whole = self.tunnel.reassemble(view)
+        if whole is None:
+            return Verdict(VerdictAction.HELD)
+        packet = memoryview(whole.packet)
+        try:
+            verdict = self._open(packet, read_flow(packet))
+            if verdict.packets[0] is packet:  # of the hosts themselves, who put it together
+                return Verdict(VerdictAction.CLEAR, whole.fragments)
+            return Verdict(VerdictAction.CLEAR, self.tunnel.fit_inside(bytes(verdict.packets[0])))
+        except DropPacket as drop:
+            return Verdict(VerdictAction.DROP, reason=drop.reason, dropped=whole.packet)
 
     def _open(self, view: memoryview, flow: Flow) -> Verdict:
-        if ip.is_fragment(view):
-            raise DropPacket(DropReason.FRAGMENT)
         start = (view[0] & 15) * 4 if flow.version == 4 else ip.IPV6_HEADER
         if len(view) < start + 4:
             raise DropPacket(DropReason.MALFORMED)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from labctl.configuration import AccessListEntry
+from labctl.configuration import AccessListEntry, Action
 from labctl.esp import ip
 
 
 class Flow(NamedTuple):
-    """Addresses and ports as numbers; ports are 0 where `has_ports` is false."""
+    """Addresses and ports as numbers; ports are 0 where `has_ports` is false.
+
+    `is_later` is a fragment that does not begin its packet, and so has nothing of the headers behind IP's.
+    """
 
     version: int
     source: int
@@ -18,6 +21,7 @@ class Flow(NamedTuple):
     source_port: int
     destination_port: int
     has_ports: bool
+    is_later: bool = False
 
 
 class Matcher:
@@ -27,6 +31,7 @@ class Matcher:
         "destination",
         "destination_mask",
         "destination_port",
+        "permits",
         "protocol",
         "source",
         "source_mask",
@@ -40,6 +45,7 @@ class Matcher:
         self.source_mask = int(entry.source.netmask)
         self.destination = int(entry.destination.network_address)
         self.destination_mask = int(entry.destination.netmask)
+        self.permits = entry.action is Action.PERMIT
         self.protocol = entry.protocol
         self.source_port = entry.source_port
         self.destination_port = entry.destination_port
@@ -52,10 +58,13 @@ class Matcher:
             return False
         if flow.destination & self.destination_mask != self.destination:
             return False
-        # A fragment without ports matches entries of any port only (reference 6.4, choice).
-        if self.source_port and (not flow.has_ports or flow.source_port != self.source_port):
-            return False
-        return not (self.destination_port and (not flow.has_ports or flow.destination_port != self.destination_port))
+        if not (self.source_port or self.destination_port):
+            return True
+        if not flow.has_ports:
+            # Access lists of routers: of an entry with ports, what is permitted is so with all its fragments, and what
+            # is denied is denied by the first alone. So a later one is never sent in clear because of what it lacks.
+            return flow.is_later and self.permits
+        return self.source_port in (0, flow.source_port) and self.destination_port in (0, flow.destination_port)
 
 
 def read_flow(packet: memoryview) -> Flow:
@@ -74,4 +83,4 @@ def read_flow(packet: memoryview) -> Flow:
     has_ports = protocol in ip.PORT_PROTOCOLS and not later and len(packet) >= header + 4
     source_port = int.from_bytes(packet[header : header + 2], "big") if has_ports else 0
     destination_port = int.from_bytes(packet[header + 2 : header + 4], "big") if has_ports else 0
-    return Flow(version, source, destination, protocol, source_port, destination_port, has_ports)
+    return Flow(version, source, destination, protocol, source_port, destination_port, has_ports, bool(later))

@@ -43,8 +43,8 @@ def ruleset(configuration: NodeConfiguration) -> str:
     return "\n".join((*tables, "")) if tables else ""
 
 
-def load_ruleset(text: str) -> None:
-    """Give the kernel, in this process's network namespace, a ruleset. Raises RulesetFailure."""
+def load_ruleset(text: str, what: str = "translation or marking") -> None:
+    """Give the kernel, in this process's network namespace, a ruleset, for `what`. Raises RulesetFailure."""
     if not text:
         return
     environment = {**os.environ, "PATH": _PATH, "LC_ALL": "C"}
@@ -59,14 +59,12 @@ def load_ruleset(text: str) -> None:
             check=False,
         )
     except FileNotFoundError:
-        raise RulesetFailure(
-            f"translating and marking need the program {PROGRAM!r}: sudo apt-get install {PACKAGE}"
-        ) from None
+        raise RulesetFailure(f"{what} needs the program {PROGRAM!r}: sudo apt-get install {PACKAGE}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RulesetFailure(f"{PROGRAM} could not be run: {error}") from None
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise RulesetFailure(f"the kernel takes no translation or marking: {said[0] if said else 'nft said nothing'}")
+        raise RulesetFailure(f"the kernel takes no {what}: {said[0] if said else 'nft said nothing'}")
 
 
 def _marking(interfaces: Iterable[str], rules: Iterable[MarkingRule], family: str) -> Iterator[str]:

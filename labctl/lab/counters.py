@@ -17,7 +17,10 @@ MEANINGS = {
     "not-an-ipsec-packet": "it came in clear, and the policy protects it",
     "selector-mismatch": "what was inside is not what the policy protects",
     "address-mismatch": "the addresses inside are not those outside: somebody translated them",
-    "fragment-of-esp": "it is a fragment of an encrypted packet: a link in the core is smaller than this one",
+    "fragment-overlap": "a fragment of an encrypted packet that overlaps another one, and the packet it belongs to",
+    "fragment-duplicate": "a fragment of an encrypted packet that came twice",
+    "fragment-timeout": "a fragment of an encrypted packet whose others did not come",
+    "fragment-limit": "a fragment of an encrypted packet, of which too many wait for others",
     "malformed": "it is no whole IP packet",
     "too-big": "encrypted it would not fit the link, and it may not be fragmented",
     "dummy": "a dummy packet (RFC 4303 2.6)",
@@ -31,6 +34,17 @@ MEANINGS = {
     "inbound-lost": "the inside had no room, or was down",
     "outbound-overrun": "packets came from inside faster than they could be encrypted",
     "inbound-overrun": "packets came from the wire faster than they could be decrypted",
+}
+
+
+# What is done so that packets fit their way (labctl.esp.tunnel).
+FITTING = {
+    "split-before-encryption": "packets in fragments, of which each was encrypted: hosts put them together",
+    "split-after-encryption": "packets encrypted, then in fragments: the receiving member puts them together",
+    "esp-reassembled": "encrypted packets that came in fragments",
+    "split-for-the-inside": "opened packets in fragments, because they are longer than the inside link",
+    "senders-told-too-big": "ICMP messages to senders: fragmentation needed, packet too big",
+    "path-mtu-lowered": "paths that a router in the network says have less room",
 }
 
 

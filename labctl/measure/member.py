@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from ipaddress import IPv4Address, IPv4Network
 
 from labctl import crypto
 from labctl.configuration import AccessListEntry, Action, TransformSet
 from labctl.configuration.transform_set import parse_transform_set
 from labctl.dataplane import CryptoInterface
-from labctl.esp import CryptoPolicy, PolicyEntry, SecurityAssociation
+from labctl.esp import CryptoPolicy, PolicyEntry, SecurityAssociation, Tunnel
 from labctl.esp.transforms import INTEGRITY
+from labctl.esp.tunnel import interfaces_of
 from labctl.node.links import accept_own_packets
 
 SPI = 0x1001
@@ -36,7 +38,8 @@ def policy(transform: TransformSet, address: IPv4Address) -> CryptoPolicy:
         sender_id_bits=24,
     )
     entry = PolicyEntry(AccessListEntry(Action.PERMIT, 0, SITES, SITES), SPI, frozenset({SPI}))
-    return CryptoPolicy([entry], {SPI: association}, own=[address.packed])
+    tunnel = Tunnel(1500, interfaces_of([address.packed]), now=time.monotonic)
+    return CryptoPolicy([entry], {SPI: association}, tunnel=tunnel)
 
 
 async def main(interface: str, transform: str, address: str) -> None:

@@ -26,6 +26,7 @@ from labctl.configuration import (
     from_json,
 )
 from labctl.door import Call, Connection, DoorClosed, DoorError
+from labctl.kernel.mss import mss_ruleset
 from labctl.kernel.ruleset import RulesetFailure, load_ruleset, ruleset
 from labctl.node.arguments import bad_argument
 from labctl.node.capture import capture
@@ -50,6 +51,8 @@ Operation = Callable[[Call], Awaitable[dict[str, Any]]]
 ROLES = "labctl.node.roles.play"
 # Imported only by routers of labs with multicast.
 MULTICAST = "labctl.node.multicast.router"
+
+ADJUSTING = "adjustment of TCP's segment size"
 
 # Events that wait for the fabric while it is away.
 MAX_UNHEARD = 1000
@@ -155,10 +158,12 @@ class Agent:
                 "needs-boot", "this configuration counts from a node's start on", "remove it, start it anew"
             )
         try:
+            if configuration.adjust_mss != self._configuration.adjust_mss:
+                load_ruleset(mss_ruleset(configuration.adjust_mss), ADJUSTING)
             if self._roles is not None and configuration.trustpoints != self._configuration.trustpoints:
                 self._roles.set_trustpoints(configuration.trustpoints)
             groups = [] if self._roles is None else self._roles.reconfigure(configuration)
-        except ValueError as error:
+        except (ValueError, RulesetFailure) as error:
             raise DoorError("bad-configuration", str(error)) from None
         self._configuration = configuration
         self._changed()
@@ -168,6 +173,8 @@ class Agent:
         self._changed()
         try:
             load_ruleset(ruleset(configuration))
+            if configuration.adjust_mss:
+                load_ruleset(mss_ruleset(configuration.adjust_mss), ADJUSTING)
         except RulesetFailure as error:
             # Without it packets would leave as they must not.
             self._failure = str(error)

@@ -17,9 +17,11 @@ from labctl.configuration import (
     IsakmpPolicy,
     IsakmpSettings,
     Marking,
+    MssAdjustment,
     NodeKind,
     RekeyPolicy,
     SaIpsec,
+    TunnelSettings,
 )
 from labctl.topology.checks import CheckSpec
 from labctl.topology.pki import KeyType
@@ -214,6 +216,8 @@ class Topology:
     # By node.
     translations: Mapping[str, AddressTranslation] = field(default_factory=dict)
     markings: Mapping[str, Marking] = field(default_factory=dict)
+    tunnels: Mapping[str, TunnelSettings] = field(default_factory=dict)
+    mss_adjustments: Mapping[str, tuple[MssAdjustment, ...]] = field(default_factory=dict)
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from labctl.configuration import (
     NodeConfiguration,
     NodeKind,
     PreSharedKey,
+    TunnelSettings,
 )
 from labctl.topology.certificates import plan_pki
 from labctl.topology.model import End, Group, MemberOptions, Node, Topology
@@ -125,6 +126,8 @@ class _Planner:
             nat=self._topology.translations.get(node.name),
             marking=self._topology.markings.get(node.name),
             hosts6=self._hosts6,
+            tunnel=self._topology.tunnels.get(node.name, TunnelSettings()),
+            adjust_mss=self._topology.mss_adjustments.get(node.name, ()),
         )
 
     def _names(self, node: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from labctl.topology.raw_check import RawCheck
 from labctl.topology.raw_shape import RawShape as _Shape
+from labctl.topology.raw_tunnel import ADJUST_MSS, RawAdjustMssForm, RawCrypto
 
 # A lab's name is a folder of the state directory and part of container names.
 LAB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
@@ -117,6 +118,8 @@ class RawNode(_Shape):
     subnet6: str | None = Field(default=None, description="Switch only: the LAN's IPv6 prefix, a /64.")
     nat: RawNat | None = Field(default=None, description="Routers only: address translation, before encryption.")
     qos: RawQos | None = Field(default=None, description="ce only: marking, before encryption.")
+    crypto: RawCrypto | None = Field(default=None, description="ce only: how packets fit once they are encrypted.")
+    adjust_mss: RawAdjustMssForm | None = ADJUST_MSS
 
 
 class RawImpairment(_Shape):

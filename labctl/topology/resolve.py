@@ -25,6 +25,7 @@ from labctl.topology.routing import Routing
 from labctl.topology.shape import Shaped, shape
 from labctl.topology.source import MAX_OCTETS, parse
 from labctl.topology.statements import read_checks
+from labctl.topology.tunnel import read_fitting
 
 # Words with a meaning of their own in checks or in every host's name table.
 RESERVED_NAMES = ("any", "localhost")
@@ -84,6 +85,8 @@ class _Resolver:
         nodes = tuple(self._nodes.values())
         translations = read_translations(shaped, nodes, segments, problems)
         markings = read_markings(shaped, nodes, segments, problems)
+        encrypting = {name for group in groups for name in group.members}
+        tunnels, mss_adjustments = read_fitting(shaped, nodes, encrypting, segments, problems)
         routing = Routing(nodes, tuple(segments), translations)
         bare = Topology(
             name=shaped.raw.name,
@@ -96,6 +99,8 @@ class _Resolver:
             pki=read_pki(shaped, self._nodes, groups, problems),
             translations=translations,
             markings=markings,
+            tunnels=tunnels,
+            mss_adjustments=mss_adjustments,
         )
         if not problems:
             self._check_reachability(bare, routing, drafts)

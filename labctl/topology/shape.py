@@ -153,13 +153,15 @@ def _choices(expected: str) -> list[str]:
 
 def _kind_of_literal(path: Path) -> str:
     last = str(path[-1])
-    if path[0] == "nodes":
+    if path[0] == "nodes" and (len(path) == 2 or last == "kind"):
         return "a kind of node"
     words = {
         "runtime": "a runtime",
         "hash": "a hash",
         "group": "a Diffie-Hellman group",
         "authentication": "a way to authenticate",
+        "fragmentation": "a time of fragmentation",
+        "df-bit": "a word for the DF bit",
         "rsa-bits": "a size of RSA keys",
         "ecdsa-bits": "a size of ECDSA keys",
         "revocation-check": "a way to check for revocation",
@@ -275,7 +277,7 @@ def _plain_hint(hint: Any) -> Any:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):
         choices = [choice for choice in get_args(hint) if choice is not type(None)]
-        return choices[0] if len(choices) == 1 else hint
+        return _plain_hint(choices[0]) if len(choices) == 1 else hint
     return hint
 
 

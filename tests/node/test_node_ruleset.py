@@ -17,6 +17,7 @@ from labctl.configuration import (
     GroupMembership,
     Marking,
     MarkingRule,
+    MssAdjustment,
     NodeConfiguration,
     NodeKind,
     Overload,
@@ -24,6 +25,7 @@ from labctl.configuration import (
 )
 from labctl.configuration.access_list import parse_access_list_entry
 from labctl.kernel import ruleset as module
+from labctl.kernel.mss import mss_ruleset
 from labctl.kernel.ruleset import RulesetFailure, load_ruleset, ruleset
 
 NAT = AddressTranslation(
@@ -58,6 +60,23 @@ def rules(text: str, chain: str) -> list[str]:
     """The rules of a chain, in order."""
     body = text.split(f"chain {chain} {{\n", 1)[1].split("\t}\n", 1)[0]
     return [line.strip() for line in body.splitlines()[1:]]
+
+
+def test_adjustments_of_the_mss_are_exchanged_as_one_and_lower_alone() -> None:
+    text = mss_ruleset([MssAdjustment("eth1", 1360), MssAdjustment("eth0", 1300)])
+    wanted = rules(text, "adjust")
+    assert wanted[0] == (
+        'iifname "eth1" tcp flags & (syn | rst) == syn tcp option maxseg size > 1360 counter '
+        "tcp option maxseg size set 1360"
+    )
+    assert [line.split()[:2] for line in wanted] == [
+        ["iifname", '"eth1"'],
+        ["oifname", '"eth1"'],
+        ["iifname", '"eth0"'],
+        ["oifname", '"eth0"'],
+    ]
+    # Without any there is an empty place, whatever was there before.
+    assert mss_ruleset([]) == "table ip labctl_mss\ndelete table ip labctl_mss\n"
 
 
 def test_a_node_that_neither_translates_nor_marks_has_no_ruleset() -> None:

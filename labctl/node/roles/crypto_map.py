@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Any
 
-from labctl.configuration import AccessListEntry, Action, GroupMembership, Interface, NodeConfiguration
+from labctl.configuration import (
+    AccessListEntry,
+    Action,
+    GroupMembership,
+    Interface,
+    NodeConfiguration,
+    TunnelSettings,
+)
 from labctl.dataplane import CryptoInterface
 from labctl.esp import (
     CryptoPolicy,
@@ -24,6 +32,7 @@ from labctl.esp import (
     RegistrationPath,
     RekeyFlow,
     SecurityAssociation,
+    Tunnel,
 )
 from labctl.node.links import accept_own_packets
 from labctl.node.roles.drop_log import DropLog, spi_of
@@ -56,8 +65,9 @@ class CryptoMap:
     def __init__(self, world: World, interface: Interface) -> None:
         configuration = world.configuration
         self.name = interface.name
-        self._mtu = interface.mtu
-        self._own = _own_addresses(configuration, interface)
+        own = _own_addresses(configuration, interface)
+        self._own = [address.ip for address in own if isinstance(address.ip, IPv4Address)]
+        self._tunnel = Tunnel(interface.mtu, own, configuration.tunnel, now=time.monotonic, lab_now=world.clock.now)
         self._paths = _registration_paths(configuration)
         self._parts = {item.name: _part(item) for item in configuration.memberships if item.interface == interface.name}
         self._log = DropLog(interface.name, world.log, world.clock.now)
@@ -111,6 +121,12 @@ class CryptoMap:
         part.membership, part.local = membership, _entries(membership.local_policy)
         self._apply()
 
+    def set_tunnel(self, settings: TunnelSettings) -> None:
+        """How packets fit the way, from the next frame on."""
+        if settings != self._tunnel.settings:
+            self._tunnel.settings = settings
+            self._apply()
+
     def on_invalid_spi(self, group: str, callback: Callable[[int], None] | None) -> None:
         """Have a membership told of the SPI of every ESP packet under a key that nobody here has; None: no more."""
         self._parts[group].on_invalid_spi = callback
@@ -149,13 +165,11 @@ class CryptoMap:
         exemptions = Exemptions(
             self._paths,
             rekeys,
-            own=[IPv4Address(address) for address in self._own if len(address) == 4],
+            own=self._own,
             membership=bool(rekeys) or not closed,
         )
         associations = {spi: sa for part in parts for spi, sa in part.associations.items()}
-        return CryptoPolicy(
-            entries, associations, own=self._own, exemptions=exemptions, closed=bool(closed), mtu=self._mtu
-        )
+        return CryptoPolicy(entries, associations, exemptions=exemptions, closed=bool(closed), tunnel=self._tunnel)
 
     def _dropped(self, reason: DropReason, packet: memoryview) -> None:
         self._log.take(reason, packet)
@@ -205,12 +219,10 @@ def _entries(access_list: Sequence[AccessListEntry]) -> tuple[PolicyEntry, ...]:
     return tuple(PolicyEntry(entry) for entry in access_list)
 
 
-def _own_addresses(configuration: NodeConfiguration, interface: Interface) -> tuple[bytes, ...]:
-    """Every address of the node; first those of the interface, from which ICMP errors come."""
-    first = [item.local_address for item in configuration.memberships if item.interface == interface.name]
-    ours = [address.ip for address in interface.addresses]
-    others = [address.ip for item in configuration.interfaces for address in item.addresses]
-    return tuple(dict.fromkeys(address.packed for address in (*ours, *first, *others)))
+def _own_addresses(configuration: NodeConfiguration, interface: Interface) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """Every address of the node, those of the interface first."""
+    others = [address for item in configuration.interfaces for address in item.addresses]
+    return tuple(dict.fromkeys((*interface.addresses, *others)))
 
 
 def _registration_paths(configuration: NodeConfiguration) -> list[RegistrationPath]:

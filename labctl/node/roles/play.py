@@ -150,6 +150,8 @@ class Roles:
 
         Raises ValueError where a role cannot keep it.
         """
+        for item in self._crypto_maps.values():
+            item.set_tunnel(configuration.tunnel)
         return [name for role in self._roles for name in role.reconfigure(configuration)]
 
     def _why_not(self, action: str, group: str | None) -> tuple[str, str]:
