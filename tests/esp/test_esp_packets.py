@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.ipsec import ESP
 from scapy.layers.ipsec import SecurityAssociation as ScapySa
 from scapy.packet import Raw
@@ -68,8 +68,13 @@ def scapy_association(transform: TransformSet, packet: Any) -> ScapySa:
         crypt_key=KEY[:octets] or None,
         auth_algo=integrity,
         auth_key=KEY[: INTEGRITY_OCTETS[transform.integrity]] or None,
-        tunnel_header=IP(src=packet.src, dst=packet.dst),
+        tunnel_header=type(packet)(src=packet.src, dst=packet.dst),
     )
+
+
+def ping6(size: int = 56, **fields: Any) -> Any:
+    header = IPv6(src="2001:db8:1::10", dst="2001:db8:2::10", **fields)
+    return IPv6(bytes(header / ICMPv6EchoRequest(id=7, data=bytes(size))))
 
 
 def ping(size: int = 56, **fields: Any) -> Any:
@@ -88,6 +93,16 @@ def test_scapy_opens_what_we_send(transform: TransformSet, size: int) -> None:
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 56, 1372])
 def test_we_open_what_scapy_sends(transform: TransformSet, size: int) -> None:
     packet = ping(size)
+    sealed = scapy_association(transform, packet).encrypt(packet)
+    assert association(transform).decapsulate(bytes(sealed)) == bytes(packet)
+
+
+@EVERY
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 56, 1372])
+def test_scapy_opens_and_builds_ipv6_too(transform: TransformSet, size: int) -> None:
+    packet = ping6(size)
+    opened = scapy_association(transform, packet).decrypt(IPv6(association(transform).encapsulate(bytes(packet))))
+    assert bytes(opened) == bytes(packet)
     sealed = scapy_association(transform, packet).encrypt(packet)
     assert association(transform).decapsulate(bytes(sealed)) == bytes(packet)
 

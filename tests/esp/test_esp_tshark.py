@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
@@ -41,7 +42,13 @@ INTEGRITY_OCTETS = {
 FIELDS = ("esp.spi", "esp.icv_good", "esp.icv_bad", "ip.src", "ip.dst", "ip.dsfield.dscp", "icmp.seq")
 STAMPED = ("esp.contained_data",)
 STAMPED_SPI = 0x2000
+IPV6_SPI = 0x3000
+IPV6_FIELDS = ("ipv6.src", "ipv6.dst", "ipv6.tclass.dscp", "ipv6.flow", "icmpv6.echo.sequence_number")
 INNER = bytes(IP(src="10.1.1.10", dst="10.1.9.10") / ICMP(seq=3) / Raw(bytes(56)))
+
+INNER6 = bytes(
+    IPv6(src="2001:db8:1::10", dst="2001:db8:2::10", tc=0xB8, fl=0x12345) / ICMPv6EchoRequest(seq=6, data=bytes(56))
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[str]]]
             )
             inner = IP(src=f"10.1.{sender}.10", dst="10.1.9.10", tos=0xB8) / ICMP(seq=sender) / Raw(bytes(56))
             packets.append(Ether() / IP(sa.encapsulate(bytes(inner))))
+        spi = IPV6_SPI + number
+        lines.append(esp_line(TrafficEncryptionKey(spi, transform, key, integrity, 3600, 3600), ipv6=True))
+        sa = SecurityAssociation(
+            spi, transform, key, integrity, random=source.randbytes, sender_id=1, sender_id_bits=24
+        )
+        packets.append(Ether() / IPv6(sa.encapsulate(INNER6)))
         stamps = TimeStamps(Pseudotime(0xA1B2C3D4, 3723.00025, lambda: 0.0), 5.0)
         spi = STAMPED_SPI + number
         lines.append(esp_line(TrafficEncryptionKey(spi, transform, key, integrity, 3600, 3600)))
@@ -84,7 +97,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[str]]]
 def read(tshark: str, folder: Path) -> dict[int, list[list[str]]]:
     settings = ("enable_encryption_decode:TRUE", "enable_authentication_check:TRUE", "do_esp_sequence_analysis:FALSE")
     options = [word for setting in settings for word in ("-o", f"esp.{setting}")]
-    columns = [word for field in FIELDS + STAMPED for word in ("-e", field)]
+    columns = [word for field in FIELDS + STAMPED + IPV6_FIELDS for word in ("-e", field)]
     done = subprocess.run(
         [tshark, "-r", str(folder / "esp.pcap"), *options, "-T", "fields", *columns],
         env={**os.environ, "WIRESHARK_CONFIG_DIR": str(folder)},
@@ -112,9 +125,20 @@ def test_tshark_authenticates_and_decrypts_both_senders(rows: dict[int, list[lis
 
 @pytest.mark.parametrize("number", range(len(TRANSFORMS)), ids=lambda number: str(TRANSFORMS[number]))
 def test_tshark_shows_a_time_stamp_and_the_packet_as_data(rows: dict[int, list[list[str]]], number: int) -> None:
-    ((good, *_, data),) = rows[STAMPED_SPI + number]
+    ((good, *rest),) = rows[STAMPED_SPI + number]
+    data = rest[len(FIELDS) - 2]
     assert good in {"1", "True"}
     assert bytes.fromhex(data) == bytes.fromhex("04f00010a1b2c3d400000e8b000000fa") + INNER
+
+
+@pytest.mark.parametrize("number", range(len(TRANSFORMS)), ids=lambda number: str(TRANSFORMS[number]))
+def test_tshark_opens_ipv6_and_sees_the_header_twice(rows: dict[int, list[list[str]]], number: int) -> None:
+    ((good, *rest),) = rows[IPV6_SPI + number]
+    assert good in {"1", "True"}
+    source, destination, dscp, flow, sequence = rest[-len(IPV6_FIELDS) :]
+    assert (source, destination) == ("2001:db8:1::10,2001:db8:1::10", "2001:db8:2::10,2001:db8:2::10")
+    assert (dscp, sequence) == ("46,46", "6")
+    assert {int(word, 0) for word in flow.split(",")} == {0x12345} and flow.count(",") == 1
 
 
 def test_tshark_sees_a_damaged_icv(rows: dict[int, list[list[str]]]) -> None:

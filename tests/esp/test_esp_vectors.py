@@ -1,10 +1,16 @@
-"""Published vectors: RFC 3602 case 7, the GCM and GMAC packets of draft-mcgrew-gcm-test-01, plain-text MTU figures."""
+"""Published vectors: packets of RFC 3602 4, of draft-mcgrew-gcm-test-01 for GCM (RFC 4106) and GMAC (RFC 4543); MTUs.
+
+RFC 2451 has none for 3DES: tshark and scapy judge it (test_esp_tshark, test_esp_packets).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from random import Random
 
 import pytest
+from esp_packets import CBC_PACKETS, GCM_PACKETS, CbcPacket, GcmPacket
 
 from labctl import crypto
 from labctl.configuration import Cipher, Integrity, TransformSet
@@ -25,15 +31,7 @@ AES_CBC_CIPHER = bytes.fromhex(
     "a100b842f1c22f0d"
 )
 
-GCM_KEY = bytes.fromhex("feffe9928665731c6d6a8f9467308308cafebabe")
-GCM_PLAIN = bytes.fromhex(
-    "4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d0010000010000000000000373697009637962"
-    "65726369747902646b00000100010001"
-)
-GCM_PACKET = bytes.fromhex(
-    "0000a5f80000000afacedbaddecaf888deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c"
-    "3de81827c10e9a4f51330d0eec416642cfbb85a5b47e48a4ec3b9ba95d918bd183b70d3aa8bc6ee4c309e9d85a41ad4a"
-)
+GCM_KEY, GCM_PACKET = GCM_PACKETS[0].key, GCM_PACKETS[0].packet
 
 GMAC_KEY = bytes.fromhex("4c80cdefbb5d10da906ac73c3613a63422433c64")
 GMAC_PACKET = bytes.fromhex(
@@ -66,10 +64,32 @@ def counter_mode(cipher: Cipher, key: bytes) -> EspCipher:
     return cipher_for(TransformSet(cipher, 128), key, b"", Random(1).randbytes)
 
 
-def test_a_gcm_packet_both_ways() -> None:
-    cipher = counter_mode(Cipher.AES_GCM, GCM_KEY)
-    assert sealed(cipher, GCM_PACKET[:8], GCM_PLAIN, GCM_PACKET[8:16]) == GCM_PACKET
-    assert opened(cipher, GCM_PACKET) == GCM_PLAIN
+@pytest.mark.parametrize("given", GCM_PACKETS, ids=lambda given: f"{given.bits} bits, {given.packet[:4].hex()}")
+def test_a_gcm_packet_both_ways(given: GcmPacket) -> None:
+    cipher = cipher_for(TransformSet(Cipher.AES_GCM, given.bits), given.key, b"", Random(1).randbytes)
+    assert sealed(cipher, given.packet[:8], given.plain, given.packet[8:16]) == given.packet
+    assert opened(cipher, given.packet) == given.plain
+
+
+@pytest.mark.parametrize("integrity", [Integrity.SHA1, Integrity.SHA256, Integrity.SHA384, Integrity.SHA512], ids=str)
+@pytest.mark.parametrize("given", CBC_PACKETS, ids=lambda given: f"case {given.case}")
+def test_a_cbc_packet_of_rfc_3602_opens_with_each_integrity(given: CbcPacket, integrity: Integrity) -> None:
+    name, octets = {
+        Integrity.SHA1: ("sha1", 12),
+        Integrity.SHA256: ("sha256", 16),
+        Integrity.SHA384: ("sha384", 24),
+        Integrity.SHA512: ("sha512", 32),
+    }[integrity]
+    key = bytes(range(hashlib.new(name).digest_size))
+    # The RFC's packets have no ICV; RFC 2404 and 4868 say what it covers, and where it is cut.
+    packet = given.packet + hmac.digest(key, given.packet, name)[:octets]
+    cipher = cipher_for(TransformSet(Cipher.AES_CBC, 128, integrity), given.key, key, Random(1).randbytes)
+    assert opened(cipher, packet) == given.plain
+    for place in (0, 7, 8, len(given.packet) - 1, len(packet) - 1):
+        changed = bytearray(packet)
+        changed[place] ^= 0x80
+        with pytest.raises(DropPacket):
+            opened(cipher, bytes(changed))
 
 
 def test_a_gmac_packet_both_ways() -> None:

@@ -175,6 +175,18 @@ def test_the_provider_sees_esp_between_the_hosts_own_addresses(lab: Labctl) -> N
     assert {item["ip"]["ip.dst"] for item in packets} == ends
 
 
+def test_the_length_of_the_path_shows_through_the_encryption(lab: Labctl) -> None:
+    nodes = lab.nodes()
+    script = "for ttl in 1 2 3; do ping -n -c 1 -W 2 -t $ttl h2; done"
+    first, second, third = lab("exec", "h1", "--", "sh", "-c", script, status=0).stdout.split("PING ")[1:]
+    gateway = next(address for address in nodes["ce1"]["addresses"] if address.startswith("10.1.1."))
+    assert f"From {gateway} icmp_seq=1 Time to live exceeded" in first
+    # Within the provider it ends as ESP: what pe1 says of it names no echo of the host's.
+    assert "0 received" in second and "exceeded" not in second
+    # Inside ESP no hop of the provider counts, so the far member takes one, and not the last.
+    assert "1 received" in third
+
+
 def test_the_key_log_lets_tshark_see_inside(lab: Labctl) -> None:
     capture(lab, "ce1--pe1")
     done = subprocess.run(
