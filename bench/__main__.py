@@ -20,6 +20,7 @@ from bench.dataplane import dataplane
 from bench.exclusion import exclusions
 from bench.floods import floods
 from bench.groups import registrations, rekeys
+from bench.ios import ios
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS_OF_VERSION = 11
@@ -151,6 +152,7 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "rekeys": rekeys,
     "dataplane": dataplane,
     "exclusions": exclusions,
+    "ios": ios,
 }
 
 

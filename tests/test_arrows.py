@@ -37,6 +37,7 @@ ARROWS: dict[str, set[str]] = {
         "decode",
         "impairment",
         "crypto",
+        "ios",
         "runtime",
         "topology",
         "fabric",

@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 # Said once in a while, or once in a machine's life: the help has their names only, and so one screen.
 RARE: dict[str, str] = {
+    "config": "Show the configuration of a node as IOS text",
     "isakmp": "Show phase 1: SAs, exchanges under way, counters",
     "decode": "Copy a capture so that Wireshark reads its GDOI",
     "events": "Follow state changes as JSON lines",

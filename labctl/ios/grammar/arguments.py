@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 from typing import Any, Protocol
 
 
@@ -140,6 +140,50 @@ class Mask:
     def write(self, value: Any) -> str:
         """Dotted."""
         return str(IPv4Address((0xFFFFFFFF << (32 - value)) & 0xFFFFFFFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Address:
+    """An IPv6 address."""
+
+    help: str = ""
+    metavar: str = "X:X:X:X::X"
+    rest: bool = False
+
+    def read(self, word: str) -> IPv6Address:
+        """Hexadecimal, with or without `::`."""
+        try:
+            return IPv6Address(word)
+        except ValueError:
+            raise Refused(word) from None
+
+    def write(self, value: Any) -> str:
+        """The canonical form (RFC 5952), in the upper case that IOS shows."""
+        return str(value).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Prefix:
+    """An IPv6 prefix, or, with `host_bits`, an address with the length of its prefix."""
+
+    help: str = ""
+    metavar: str = "X:X:X:X::X/<0-128>"
+    host_bits: bool = False
+    rest: bool = False
+
+    def read(self, word: str) -> IPv6Interface:
+        """`2001:DB8::/32`."""
+        try:
+            found = IPv6Interface(word)
+        except ValueError:
+            raise Refused(word) from None
+        if "/" not in word or (not self.host_bits and found.network.network_address != found.ip):
+            raise Refused(word)
+        return found
+
+    def write(self, value: Any) -> str:
+        """As it is read."""
+        return str(value).upper()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A line of a mode: which command it is, with which values; or where it goes wrong, in IOS's words.
 
-Keywords may be shortened as long as one is meant; a keyword comes before an argument that the word could be as well.
+Keywords may be shortened as long as one is meant. A whole keyword is that; where a shortened one may be an argument as
+well, what follows decides, and the keyword comes first.
 """
 
 from __future__ import annotations
@@ -124,22 +125,24 @@ def _step(paths: list[tuple[Node, _Values]], line: str, word: str, column: int) 
     lowered = word.lower()
     named = [(edge, values) for node, values in paths for edge in node.edges if edge.keyword.startswith(lowered)]
     whole = [item for item in named if item[0].keyword == lowered]
+    several = not whole and len({edge.keyword for edge, _ in named}) > 1
+    found = [
+        (edge.to, (edge.name, True, values) if edge.name else values)
+        for edge, values in (() if several else whole or named)
+    ]
     if whole:
-        named = whole
-    elif len({edge.keyword for edge, _ in named}) > 1:
-        raise AmbiguousCommand(line[: column + len(word)])
-    if named:
-        return [(edge.to, (edge.name, True, values) if edge.name else values) for edge, values in named]
-    found: list[tuple[Node, _Values]] = []
+        return found
     for node, values in paths:
         for edge in node.edges:
             if edge.argument is not None:
-                if edge.argument.rest:
+                if edge.argument.rest and not found:
                     return None
                 try:
                     found.append((edge.to, (edge.name, edge.argument.read(word), values)))
                 except Refused:
                     continue
+    if several and not found:
+        raise AmbiguousCommand(line[: column + len(word)])
     if not found:
         raise InvalidInput(column + _good(paths, lowered))
     return found

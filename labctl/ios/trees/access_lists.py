@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
 from labctl.configuration import AccessListEntry, Action, NodeConfiguration
-from labctl.configuration.access_list import PROTOCOLS, TCP_PORTS, UDP_PORTS, describe_access_list_entry
-from labctl.ios.grammar.arguments import Address, Argument, Integer, Named, Word
+from labctl.configuration.access_list import IPV6_PROTOCOLS, PROTOCOLS, TCP_PORTS, UDP_PORTS, describe_access_list_entry
+from labctl.configuration.policy import Network
+from labctl.ios.grammar.arguments import Address, Argument, Integer, Ipv6Address, Ipv6Prefix, Named, Word
 from labctl.ios.grammar.command import Command
 from labctl.ios.grammar.language import GLOBAL, Tree
 from labctl.ios.meaning import Notes, Part
 from labctl.ios.running import Section
 
-EXTENDED_MODE, STANDARD_MODE = "extended-access-list", "standard-access-list"
+EXTENDED_MODE, STANDARD_MODE, IPV6_MODE = "extended-access-list", "standard-access-list", "ipv6-access-list"
 
 _PORTS = {**UDP_PORTS, **TCP_PORTS}
 _ADDRESS = Address("IP address")
@@ -116,13 +117,50 @@ NUMBERED_EXTENDED = Command(
     helps=_NUMBERED_HELPS,
     negated=f"access-list {{number}} [{_EXTENDED}]",
 )
+
+
+def _ipv6_end(end: str) -> str:
+    return f"(any:{end}-any | host {{{end}}} | {{{end}-prefix}}) [eq {{{end}-port}}]"
+
+
+_IPV6 = f"(permit | deny) {{ipv6-protocol}} {_ipv6_end('source')} {_ipv6_end('destination')} [log]"
+_IPV6_ADDRESS, _IPV6_PREFIX = Ipv6Address("IPv6 address"), Ipv6Prefix("IPv6 prefix")
+
+IPV6 = Command(
+    "ipv6 access-list {name}",
+    {"name": _NAME},
+    ("name",),
+    IPV6_MODE,
+    {"ipv6": "Global IPv6 configuration commands", "access-list": "Configure access lists"},
+)
+IPV6_ENTRY = Command(
+    f"[sequence {{sequence}}] {_IPV6}",
+    {
+        "sequence": _SEQUENCE,
+        "ipv6-protocol": Named(IPV6_PROTOCOLS, 0, 255, "An IPv6 protocol number"),
+        **dict.fromkeys(("source", "destination"), _IPV6_ADDRESS),
+        **{f"{end}-prefix": _IPV6_PREFIX for end in ("source", "destination")},
+        **{f"{end}-port": _PORT for end in ("source", "destination")},
+    },
+    key=(
+        "permit",
+        "deny",
+        "ipv6-protocol",
+        *(f"{end}{what}" for end in ("source", "destination") for what in ("-any", "", "-prefix", "-port")),
+    ),
+    helps={**_HELPS, "sequence": "Sequence number for this entry"},
+    negated=f"(sequence {{sequence}} | {_IPV6})",
+    numbered=True,
+)
+
 TREE = Tree(
     {
-        GLOBAL: (STANDARD, EXTENDED, NUMBERED_STANDARD, NUMBERED_EXTENDED),
+        GLOBAL: (STANDARD, EXTENDED, NUMBERED_STANDARD, NUMBERED_EXTENDED, IPV6),
+        IPV6_MODE: (IPV6_ENTRY,),
         STANDARD_MODE: (STANDARD_ENTRY,),
         EXTENDED_MODE: (EXTENDED_ENTRY,),
     },
-    {STANDARD_MODE: "config-std-nacl", EXTENDED_MODE: "config-ext-nacl"},
+    {STANDARD_MODE: "config-std-nacl", EXTENDED_MODE: "config-ext-nacl", IPV6_MODE: "config-ipv6-acl"},
 )
 
 
@@ -130,8 +168,11 @@ class Unusable(ValueError):
     """An access list that exists, with an entry that labctl cannot use where it stands."""
 
 
-def entries(root: Section, name: str | int) -> tuple[AccessListEntry, ...] | None:
-    """The entries of an extended access list, by name or number; None where there is none. Raises Unusable."""
+def entries(root: Section, name: str | int, *, ipv6: bool = False) -> tuple[AccessListEntry, ...] | None:
+    """The entries of an extended or IPv6 access list, by name or number; None where there is none. Raises Unusable."""
+    if ipv6:
+        section = root.section(IPV6, name=str(name))
+        return None if section is None else tuple(_entry(str(name), item.values) for item in section.statements)
     listed = _values(root, EXTENDED, NUMBERED_EXTENDED, str(name))
     return None if listed is None else tuple(_entry(str(name), values) for values in listed)
 
@@ -143,7 +184,7 @@ def sources(root: Section, name: str | int) -> tuple[IPv4Network, ...] | None:
         return None
     if any("deny" in values for values in listed):
         raise Unusable(f"access list {name} denies, and only what is permitted can be listed here")
-    return tuple(_network(str(name), values, "source") for values in listed)
+    return tuple(_network_ipv4(str(name), values, "source") for values in listed)
 
 
 def _values(root: Section, named: Command, numbered: Command, name: str) -> list[Mapping[str, Any]] | None:
@@ -158,7 +199,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> AccessListEntry:
         raise Unusable(f"access list {name} has a port range, which is not supported for crypto (GDOI_ACL_RANGE)")
     return AccessListEntry(
         Action.PERMIT if "permit" in values else Action.DENY,
-        values["protocol"],
+        values["ipv6-protocol"] if "ipv6-protocol" in values else values["protocol"],
         _network(name, values, "source"),
         _network(name, values, "destination"),
         values.get("source-port", 0),
@@ -166,7 +207,20 @@ def _entry(name: str, values: Mapping[str, Any]) -> AccessListEntry:
     )
 
 
-def _network(name: str, values: Mapping[str, Any], end: str) -> IPv4Network:
+def _network(name: str, values: Mapping[str, Any], end: str) -> Network:
+    if "ipv6-protocol" in values:
+        return _network_ipv6(values, end)
+    return _network_ipv4(name, values, end)
+
+
+def _network_ipv6(values: Mapping[str, Any], end: str) -> IPv6Network:
+    if f"{end}-any" in values:
+        return IPv6Network("::/0")
+    prefix = values.get(f"{end}-prefix")
+    return IPv6Network(values[end]) if prefix is None else IPv6Network(prefix.network)
+
+
+def _network_ipv4(name: str, values: Mapping[str, Any], end: str) -> IPv4Network:
     if f"{end}-any" in values:
         return IPv4Network("0.0.0.0/0")
     wildcard = int(values.get(f"{end}-wildcard", IPv4Address(0)))
@@ -176,9 +230,11 @@ def _network(name: str, values: Mapping[str, Any], end: str) -> IPv4Network:
 
 
 def extended_lines(name: str, listed: Iterable[AccessListEntry]) -> Iterator[str]:
-    """The lines of an extended access list."""
-    yield f"ip access-list extended {name}"
-    for entry in listed:
+    """The lines of an extended access list, or of an IPv6 one."""
+    entries = list(listed)
+    ipv6 = bool(entries) and entries[0].source.version == 6
+    yield f"ipv6 access-list {name}" if ipv6 else f"ip access-list extended {name}"
+    for entry in entries:
         yield f" {describe_access_list_entry(entry)}"
 
 

@@ -5,15 +5,17 @@ Beyond IOS, `rekey key-tree`, `activation-delay` and `deactivation-delay` are la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from labctl.configuration import (
     Acknowledgement,
     CertificateIdentity,
     Encryption,
     GroupIdentity,
+    GroupMembership,
     Hash,
     KeyServerGroup,
     NodeConfiguration,
@@ -46,9 +48,19 @@ _CRYPTO = {"crypto": "Encryption module", "gdoi": "Configure GDOI policy", "grou
 _NAME = Word("Group name", form=r"[^\s?]{1,80}")
 _ADDRESS = Address("IP address")
 
-GROUP = Command("crypto gdoi group {name}", {"name": _NAME}, ("name",), GROUP_MODE, _CRYPTO)
+GROUP = Command(
+    "crypto gdoi group [ipv6] {name}",
+    {"name": _NAME},
+    ("name",),
+    GROUP_MODE,
+    {**_CRYPTO, "ipv6": "The policy of the group is IPv6"},
+)
 GKM = Command(
-    "crypto gkm group {name}", {"name": _NAME}, ("name",), helps={"gkm": "Configure a GKM group"}, unsupported=True
+    "crypto gkm group {name}",
+    {"name": _NAME},
+    ("name",),
+    helps={**_CRYPTO, "gkm": "Configure a GKM group"},
+    unsupported=True,
 )
 IDENTITY = Command(
     "crypto identity {name}",
@@ -107,7 +119,7 @@ REGISTRATION_INTERFACE = Command(
 
 _REKEY = {"rekey": "Rekey message parameters"}
 REKEY_ALGORITHM = Command(
-    "rekey algorithm (aes [128:_ | 192 | 256] | 3des-cbc:3des)",
+    "rekey algorithm (aes:aes [128:_ | 192 | 256] | 3des-cbc:3des)",
     default={"3des": True},
     helps={
         **_REKEY,
@@ -221,9 +233,10 @@ REDUNDANCY = Command("redundancy", helps={"redundancy": "Cooperative key servers
 
 SA_PROFILE = Command("profile {name}", {"name": Word("IPsec profile")}, helps={"profile": "Set the IPsec profile"})
 SA_MATCH = Command(
-    "match address ipv4 {list}",
+    "match address (ipv4 | ipv6) {list}",
     {"list": Word("Extended access list")},
-    helps={"match": "Match traffic", "address": "By an access list", "ipv4": "IPv4"},
+    negated="match address [(ipv4 | ipv6) [{list}]]",
+    helps={"match": "Match traffic", "address": "By an access list", "ipv4": "IPv4", "ipv6": "IPv6"},
 )
 
 TREE = Tree(
@@ -268,7 +281,7 @@ def write(node: NodeConfiguration) -> Iterator[str]:
     profiles = ipsec.profiles_of(node)
     for number, group in enumerate(node.key_server_groups):
         yield from _lists(group, number)
-        yield f"crypto gdoi group {group.name}"
+        yield group_line(group)
         yield f" identity {identity(group.identity)}"
         yield " server local"
         for line in _server_lines(group, number, profiles):
@@ -283,7 +296,7 @@ def read(root: Section, node: NodeConfiguration, notes: Notes) -> NodeConfigurat
         assert section is not None
         server = section.all(SERVER_LOCAL)
         if server and server[0].section is not None:
-            group = _served(root, said.values["name"], section, server[0].section, node, notes)
+            group = _served(root, said.values, section, server[0].section, node, notes)
             if group is not None:
                 groups.append(group)
     return replace(node, key_server_groups=tuple(groups))
@@ -295,6 +308,11 @@ PART = Part(TREE, write, read)
 def identity(found: GroupIdentity) -> str:
     """`number 1234`, `address ipv4 10.0.0.1`."""
     return f"number {found.number}" if found.number is not None else f"address ipv4 {found.address}"
+
+
+def group_line(group: KeyServerGroup | GroupMembership) -> str:
+    """The line that opens a group."""
+    return f"crypto gdoi group {'ipv6 ' if group.ipv6 else ''}{group.name}"
 
 
 def identity_of(section: Section) -> GroupIdentity | None:
@@ -349,7 +367,8 @@ def _server_lines(group: KeyServerGroup, number: int, profiles: dict[ipsec.Profi
     for place, sa in enumerate(group.sas):
         yield f"sa ipsec {sa.number}"
         yield f" profile {profiles[ipsec.Profile(sa.transform, sa.tek_lifetime)]}"
-        yield f" match address ipv4 {list_name('ENC_POLICY', number, place)}"
+        family = "ipv6" if group.ipv6 else "ipv4"
+        yield f" match address {family} {list_name('ENC_POLICY', number, place)}"
     yield f"address ipv4 {group.address}"
     size = next(name for name, bits in _SIZES.items() if bits == group.sender_id_bits)
     yield f"group size {size.replace('-', ' ')}"
@@ -359,10 +378,16 @@ def _server_lines(group: KeyServerGroup, number: int, profiles: dict[ipsec.Profi
 
 
 def _served(
-    root: Section, name: str, group: Section, server: Section, node: NodeConfiguration, notes: Notes
+    root: Section,
+    said: Mapping[str, Any],
+    group: Section,
+    server: Section,
+    node: NodeConfiguration,
+    notes: Notes,
 ) -> KeyServerGroup | None:
+    name, ipv6 = said["name"], "ipv6" in said
     identified, address = identity_of(group), server.one(LOCAL_ADDRESS)
-    sas = [sa for item in server.all(SA) if (sa := _sa(root, name, item.values["number"], item.section, notes))]
+    sas = [sa for item in server.all(SA) if (sa := _sa(root, said, item.values["number"], item.section, notes))]
     missing = [
         what
         for what, found in (("identity", identified), ("address ipv4", address), ("complete sa ipsec", sas))
@@ -391,20 +416,24 @@ def _served(
         authorized=authorized,
         authorized_identities=identities,
         receive_only=server.one(RECEIVE_ONLY) is not None,
+        ipv6=ipv6,
     )
 
 
-def _sa(root: Section, group: str, number: int, section: Section | None, notes: Notes) -> SaIpsec | None:
+def _sa(root: Section, said: Mapping[str, Any], number: int, section: Section | None, notes: Notes) -> SaIpsec | None:
     assert section is not None
+    group, ipv6 = said["name"], "ipv6" in said
     chosen, match = section.one(SA_PROFILE), section.one(SA_MATCH)
     profile = None if chosen is None else ipsec.profile(root, chosen["name"])
     try:
-        policy = None if match is None else access_lists.entries(root, match["list"])
+        wrong = match is not None and ("ipv6" in match) != ipv6
+        policy = None if match is None or wrong else access_lists.entries(root, match["list"], ipv6=ipv6)
     except access_lists.Unusable as error:
         notes.append(f"group {group}: sa ipsec {number}: {error}")
         return None
     if profile is None or not policy:
-        what = "its profile is incomplete" if profile is None else "it matches no access list with entries"
+        family = "IPv6" if ipv6 else "IPv4"
+        what = "its profile is incomplete" if profile is None else f"it matches no {family} access list with entries"
         notes.append(f"group {group}: sa ipsec {number} is not used: {what}")
         return None
     return SaIpsec(policy, profile.transform, profile.lifetime, number)

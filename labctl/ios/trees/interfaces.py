@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from labctl.configuration import Interface, NodeConfiguration
-from labctl.ios.grammar.arguments import Address, Integer, InterfaceName, Mask, Text, Word, ios_interface
+from labctl.ios.grammar.arguments import Address, Integer, InterfaceName, Ipv6Prefix, Mask, Text, Word, ios_interface
 from labctl.ios.grammar.command import Command
 from labctl.ios.grammar.language import GLOBAL, Tree
 from labctl.ios.meaning import Notes, Part
@@ -42,6 +42,13 @@ SECONDARY = Command(
     key=("address",),
     helps={**_IP, "secondary": "Make this IP address a secondary address"},
 )
+_IPV6 = {"ipv6": "IPv6 interface subcommands"}
+IPV6_ADDRESS = Command(
+    "ipv6 address {address}",
+    {"address": Ipv6Prefix("IPv6 address with the length of its prefix", host_bits=True)},
+    key=("address",),
+    helps={**_IPV6, "address": "Configure IPv6 address on interface"},
+)
 INTERFACE_MTU = Command(
     "mtu {octets}",
     {"octets": Integer(68, 9216, "MTU size in bytes")},
@@ -53,12 +60,26 @@ CRYPTO_MAP = Command(
     {"name": Word("Crypto Map tag")},
     helps={"crypto": "Encryption/Decryption commands", "map": "Assign a Crypto Map"},
 )
+IPV6_CRYPTO_MAP = Command(
+    "ipv6 crypto map {name}",
+    {"name": Word("Crypto Map tag")},
+    helps={**_IPV6, "crypto": "Encryption/Decryption commands", "map": "Assign a Crypto Map"},
+)
 SHUTDOWN = Command("shutdown", helps={"shutdown": "Shutdown the selected interface"}, unsupported=True)
 
 TREE = Tree(
     {
         GLOBAL: (INTERFACE,),
-        INTERFACE_MODE: (DESCRIPTION, ADDRESS, SECONDARY, INTERFACE_MTU, CRYPTO_MAP, SHUTDOWN),
+        INTERFACE_MODE: (
+            DESCRIPTION,
+            ADDRESS,
+            SECONDARY,
+            INTERFACE_MTU,
+            IPV6_ADDRESS,
+            CRYPTO_MAP,
+            IPV6_CRYPTO_MAP,
+            SHUTDOWN,
+        ),
     },
     {INTERFACE_MODE: "config-if"},
 )
@@ -72,6 +93,9 @@ def write(node: NodeConfiguration) -> Iterator[str]:
         addresses = [item for item in interface.addresses if isinstance(item, IPv4Interface)]
         for number, item in enumerate(addresses):
             yield f" ip address {item.ip} {item.netmask}{' secondary' if number else ''}"
+        for own in interface.addresses:
+            if isinstance(own, IPv6Interface):
+                yield f" ipv6 address {own}"
 
 
 def read(root: Section, node: NodeConfiguration, notes: Notes) -> NodeConfiguration:
@@ -88,11 +112,11 @@ PART = Part(TREE, write, read)
 
 def _interface(root: Section, interface: Interface) -> Interface:
     section = root.section(INTERFACE, name=interface.name)
-    others = tuple(item for item in interface.addresses if not isinstance(item, IPv4Interface))
     if section is None:
-        return replace(interface, addresses=others, mtu=MTU)
+        return replace(interface, addresses=(), mtu=MTU)
     said = [values] if (values := section.one(ADDRESS)) is not None else []
     said += [item.values for item in section.all(SECONDARY)]
     addresses = tuple(IPv4Interface((item["address"], item["mask"])) for item in said)
     mtu = section.one(INTERFACE_MTU)
-    return replace(interface, addresses=addresses + others, mtu=MTU if mtu is None else mtu["octets"])
+    ipv6 = tuple(item.values["address"] for item in section.all(IPV6_ADDRESS))
+    return replace(interface, addresses=addresses + ipv6, mtu=MTU if mtu is None else mtu["octets"])

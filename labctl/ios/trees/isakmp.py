@@ -88,7 +88,7 @@ ADMISSION = Command(
     },
 )
 ENCRYPTION = Command(
-    "encryption (aes [128:_ | 192 | 256] | 3des)",
+    "encryption (aes:aes [128:_ | 192 | 256] | 3des)",
     default={"aes": True},
     helps={
         "encryption": "Set encryption algorithm for protection suite",
