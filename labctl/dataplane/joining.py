@@ -50,8 +50,9 @@ def _masks() -> list[NDArray[np.uint64]]:
         octets = np.zeros(8 * _WORDS, np.uint8)
         frame = octets[2:]
         frame[: _TCP + 4 * words] = 0xFF
-        for begin, count in ((_IP + 2, 4), (_IP + 10, 2), (_TCP + 4, 4), (_TCP + 13, 1), (_TCP + 16, 2)):
+        for begin, count in ((_IP + 2, 4), (_IP + 10, 2), (_TCP + 4, 4), (_TCP + 16, 2)):
             frame[begin : begin + count] = 0
+        frame[_TCP + 13] &= ~_PSH & 0xFF
         masks.append(octets.view(np.uint64))
     return masks
 
@@ -80,32 +81,35 @@ class Batch:
         header = _TCP + 4 * words
         follows = self._follow(words, self._sizes - header)
         edges = np.flatnonzero(follows[1:] != follows[:-1]).tolist()
-        for first, last in zip(edges[::2], edges[1::2], strict=True):
-            if last - first + 1 >= SHORTEST_RUN and self._is_plain(first, words):
-                yield from self._verified(Run(first, last, header, int(self._sizes[first]) - header))
+        sizes = self._sizes.tolist()
+        for begin, end in zip(edges[::2], edges[1::2], strict=True):
+            first = begin
+            while end - first + 1 >= SHORTEST_RUN:
+                # Sizes do not rise: what is shorter than the first ends a run, or has no data and is none of it.
+                last = end
+                if sizes[end - 1] != sizes[first]:
+                    last = first + sizes[first : end + 1].count(sizes[first])
+                behind = last + 1
+                if sizes[last] <= header:
+                    last -= 1
+                if last - first + 1 >= SHORTEST_RUN and sizes[first] > header and self._is_plain(first, words):
+                    yield from self._verified(Run(first, last, header, sizes[first] - header))
+                first = behind
 
     def _follow(self, words: int, data: NDArray[np.int64]) -> Truths:
         """For each frame, whether it goes on where the one before it ends; false for one more at the end."""
-        count = len(data)
         headers = self._columns(np.uint64, _WORDS_AT, _WORDS) & _MASKS[words]
-        flags = self._columns(np.uint8, PLACE + _TCP + 13, 1)[:, 0]
-        sequence = self._columns(">u4", PLACE + _TCP + 4, 1)[:, 0].astype(np.int64)
-        identification = self._columns(">u2", PLACE + _IP + 4, 1)[:, 0].astype(np.int64)
-        length = self._columns(">u2", PLACE + _IP + 2, 1)[:, 0]
-        found = np.zeros(count + 1, np.bool_)
-        step = data[1:]
+        flags = self._columns(np.uint8, PLACE + _TCP + 13, 1)[:-1, 0]
+        sequence = self._columns(">u4", PLACE + _TCP + 4, 1)[:, 0].astype(np.uint32)
+        identification = self._columns(">u2", PLACE + _IP + 4, 1)[:, 0].astype(np.uint16)
+        found = np.zeros(len(data) + 1, np.bool_)
         found[1:-1] = (
             (headers[1:] == headers[:-1]).all(axis=1)
-            & (flags[:-1] == _ACK)
-            & (flags[1:] | _PSH == _ACK | _PSH)
-            & ((sequence[1:] - sequence[:-1] - data[:-1]) & 0xFFFFFFFF == 0)
-            & ((identification[1:] - identification[:-1]) & 0xFFFF == 1)
-            & (length[1:] == self._sizes[1:] - ETHERNET)
-            & (step <= data[:-1])
-            & (step > 0)
+            & (flags == _ACK)
+            & (sequence[1:] == sequence[:-1] + data[:-1].astype(np.uint32))
+            & (identification[1:] == identification[:-1] + np.uint16(1))
+            & (data[1:] <= data[:-1])
         )
-        # Behind one that is shorter than those before it, nothing more.
-        found[2:-1] &= ~(found[1:-2] & (data[1:-1] < data[:-2]))
         return found
 
     def _is_plain(self, first: int, words: int) -> bool:
@@ -117,11 +121,10 @@ class Batch:
             and frame[_IP + 7] == 0
             and frame[_IP + 9] == PROTOCOL_TCP
             and frame[_TCP + 12] >> 4 == words >= 5
-            and _WORD.unpack_from(frame, _IP + 2)[0] == self._sizes[first] - ETHERNET
         )
 
     def _verified(self, run: Run) -> Iterator[Run]:
-        """The parts of a run whose checksums are right, each no longer than a packet can be."""
+        """The parts of a run whose lengths and checksums are right, each no longer than a packet can be."""
         count = run.last - run.first + 1
         at = run.first * self._stride + PLACE
         last = int(self._sizes[run.last])
@@ -129,14 +132,17 @@ class Batch:
         end = run.header + run.data
         behind = (count - 1) * self._stride + at
         self._buffer[behind + last : behind + end] = bytes(end - last)
-        self._columns(np.uint8, at + end, 3, count)[:] = 0
         length = end - _TCP
+        if length % 4:
+            self._columns(np.uint8, at + end, 3, count)[:] = 0
         sums = self._columns(np.uint32, at + _TCP, -(-length // 4), count).sum(axis=1, dtype=np.uint64)
         pseudo = bytes(self._buffer[at + _IP + 12 : at + _TCP]) + bytes((0, PROTOCOL_TCP))
         sums += np.uint64(int.from_bytes(pseudo, sys.byteorder) % 0xFFFF + in_machine_order(length))
         sums[-1] += np.uint64(0xFFFF + in_machine_order(last - _TCP) - in_machine_order(length))
         headers = self._columns(np.uint32, at + _IP, 5, count).sum(axis=1, dtype=np.uint64)
-        wrong = np.flatnonzero((sums % 0xFFFF) | (headers % 0xFFFF)).tolist()
+        lengths = self._columns(">u2", at + _IP + 2, 1, count)[:, 0] != end - ETHERNET
+        lengths[-1] = _WORD.unpack_from(self._buffer, behind + _IP + 2)[0] != last - ETHERNET
+        wrong = np.flatnonzero((sums % 0xFFFF) | (headers % 0xFFFF) | lengths).tolist()
         most = (MAX_PACKET - run.header + ETHERNET) // run.data
         edges = [-1, *wrong, count]
         for before, following in pairwise(edges):

@@ -17,6 +17,7 @@ import numpy as np
 from labctl.dataplane.memory import ETHERNET, LARGEST_FRAME, VLAN_TAG, Frames, close_map, stride_for
 from labctl.dataplane.transmit import PLACE
 from labctl.dataplane.vnet import GSO_ECN, GSO_TCPV4, GSO_TCPV6, VNET, in_machine_order, read_vnet
+from labctl.esp.ip import PROTOCOL_TCP
 from labctl.esp.transforms import TAILROOM
 
 # Packets that are cut at a time, in memory that stays in the caches meanwhile.
@@ -26,6 +27,10 @@ _ETHERTYPES = {b"\x08\x00": 4, b"\x86\xdd": 6}
 _TAGS = (b"\x81\x00", b"\x88\xa8")
 _CWR, _LAST_ONLY = 0x80, 0x09
 _WORD = struct.Struct("!H")
+_INDEX = np.arange(ROWS, dtype=np.int64)
+
+# A multiple of 65,535 that is more than what is taken from it.
+_WHOLE = 0xFFFF << 8
 
 
 class Segmenter:
@@ -68,22 +73,26 @@ class Segmenter:
         return True
 
     def _read_header(self) -> None:
-        """What all packets have, and the sums of it."""
+        """What all packets have, as a whole one in the middle has it, and the sums of it."""
         header = bytearray(self.frame[VNET.size : VNET.size + self._data])
         packet, tcp = self._packet, self._tcp
         self._sequence = int.from_bytes(header[tcp + 4 : tcp + 8], "big")
         self._flags = header[tcp + 13]
+        header[tcp + 13] &= ~(_CWR | _LAST_ONLY)
         header[tcp + 16 : tcp + 18] = b"\x00\x00"
+        self._length_at = packet + 2 if self._version == 4 else packet + 4
+        self._length = self._data + self._segment - (packet if self._version == 4 else packet + 40)
+        _WORD.pack_into(header, self._length_at, self._length)
+        addresses = header[packet + 12 : packet + 20] if self._version == 4 else header[packet + 8 : packet + 40]
         if self._version == 4:
             self._identification = _WORD.unpack_from(header, packet + 4)[0]
-            header[packet + 2 : packet + 6] = bytes(4)
-            header[packet + 10 : packet + 12] = bytes(2)
-            addresses = header[packet + 12 : packet + 20]
-        else:
-            addresses = header[packet + 8 : packet + 40]
+            header[packet + 4 : packet + 6] = header[packet + 10 : packet + 12] = b"\x00\x00"
+            self._header_sum = int.from_bytes(header[packet:tcp], "big") % 0xFFFF
         self._header = np.frombuffer(bytes(header), np.uint8)
-        self._addresses_sum = int.from_bytes(addresses, sys.byteorder) % 0xFFFF
-        self._header_sum = int.from_bytes(header[packet:tcp], "big") % 0xFFFF
+        octets = self._data - tcp + self._segment
+        pseudo = int.from_bytes(addresses, sys.byteorder) + in_machine_order(octets) + in_machine_order(PROTOCOL_TCP)
+        # What a sum is taken from, so that the difference modulo 65,535 is the checksum.
+        self._complement = np.uint64((1 << 48) * 0xFFFF - pseudo % 0xFFFF)
 
     def take(self, limit: int) -> Frames:
         """The next packets, at most `limit`, as frames in `buffer`; they are there until the next call."""
@@ -94,8 +103,8 @@ class Segmenter:
         whole = self._data + self._segment
         last = whole if self.pending else self._size - (self._count - 1) * self._segment
         self._fill(first, count, last)
-        self._number(first, count, last)
-        self._sum(count, last)
+        self._number(first, count, whole - last)
+        self._sum(count, whole - last)
         frames = [(place, whole) for place in self._places[:count]]
         frames[-1] = (self._places[count - 1], last)
         return frames
@@ -110,56 +119,50 @@ class Segmenter:
         """Headers and data; zeros behind, so that sums may end at a multiple of four octets."""
         rows, segment = self._rows, self._segment
         data, end = PLACE + self._data, PLACE + self._data + segment
-        rows[:count, PLACE:data] = self._header
         begin = VNET.size + self._data + first * segment
         behind = begin + (count - 1) * segment
+        rows[:count, PLACE:data] = self._header
         rows[: count - 1, data:end] = self._octets[begin:behind].reshape(count - 1, segment)
-        rows[count - 1, data : PLACE + last] = self._octets[behind : behind + last - self._data]
-        rows[count - 1, PLACE + last : end] = 0
-        rows[:count, end : end + 3] = 0
+        if (end - PLACE - self._tcp) % 4:
+            rows[:count, end : end + 3] = 0
+        place = self._places[count - 1]
+        at, octets = place + self._data, last - self._data
+        self.buffer[at : at + octets] = self.frame[behind : behind + octets]
+        self.buffer[place + last : at + segment] = bytes(segment - octets)
 
-    def _number(self, first: int, count: int, last: int) -> None:
-        """Lengths, identifications, sequence numbers and flags."""
+    def _number(self, first: int, count: int, missing: int) -> None:
+        """Identifications, sequence numbers, the flags of the first and the last and what the last is shorter."""
         packet, tcp = PLACE + self._packet, PLACE + self._tcp
-        index = np.arange(first, first + count)
-        length = self._packets_length()
+        final = self._places[count - 1]
+        if missing:
+            _WORD.pack_into(self.buffer, final + self._length_at, self._length - missing)
         if self._version == 4:
-            identifications = (self._identification + index) & 0xFFFF
-            sums = self._header_sum + identifications + length
-            sums[-1] += last - self._data - self._segment
-            self._column(">u2", packet + 2, count)[:] = length
+            identifications = (self._identification + first + _INDEX[:count]) & 0xFFFF
+            sums = (_WHOLE - self._header_sum - identifications) % 0xFFFF
             self._column(">u2", packet + 4, count)[:] = identifications
-            self._column(">u2", packet + 10, count)[:] = (0xFFFF - sums % 0xFFFF) % 0xFFFF
-            at = (count - 1) * self._stride + packet + 2
-        else:
-            self._column(">u2", packet + 4, count)[:] = length
-            at = (count - 1) * self._stride + packet + 4
-        _WORD.pack_into(self.buffer, at, length + last - self._data - self._segment)
-        self._column(">u4", tcp + 4, count)[:] = (self._sequence + index * self._segment) & 0xFFFFFFFF
-        flags = self._rows[:count, tcp + 13]
-        flags[:] = self._flags & ~(_CWR | _LAST_ONLY)
+            self._column(">u2", packet + 10, count)[:] = sums
+            if missing:
+                check = (int(sums[-1]) + missing) % 0xFFFF
+                _WORD.pack_into(self.buffer, final + self._packet + 10, check)
+        numbers = _INDEX[:count] * self._segment + (self._sequence + first * self._segment)
+        self._column(">u4", tcp + 4, count)[:] = numbers & 0xFFFFFFFF
         if first == 0:
-            flags[0] |= self._flags & _CWR
+            self.buffer[tcp + 13] |= self._flags & _CWR
         if not self.pending:
-            flags[-1] |= self._flags & _LAST_ONLY
+            self.buffer[final + self._tcp + 13] |= self._flags & _LAST_ONLY
 
-    def _packets_length(self) -> int:
-        """What the length field of a packet with a whole segment says."""
-        begin = self._packet if self._version == 4 else self._packet + 40
-        return self._data - begin + self._segment
-
-    def _sum(self, count: int, last: int) -> None:
+    def _sum(self, count: int, missing: int) -> None:
         """The checksums of TCP (RFC 9293 3.1), in the machine's order of octets (RFC 1071 2 B)."""
         tcp = PLACE + self._tcp
         words = -(-(self._data - self._tcp + self._segment) // 4)
         view = np.ndarray((count, words), np.uint32, self.buffer, tcp, (self._stride, 4))
-        sums = view.sum(axis=1, dtype=np.uint64)
-        length = self._data - self._tcp + self._segment
-        sums += np.uint64(self._addresses_sum + in_machine_order(length) + in_machine_order(6))
-        sums[-1] += np.uint64(
-            0xFFFF + in_machine_order(length + last - self._data - self._segment) - in_machine_order(length)
-        )
-        self._column("=u2", tcp + 16, count)[:] = (0xFFFF - sums % 0xFFFF) % 0xFFFF
+        sums = (self._complement - view.sum(axis=1, dtype=np.uint64)) % 0xFFFF
+        self._column("=u2", tcp + 16, count)[:] = sums
+        if missing:
+            # The pseudo header of the last says less, by octets in the network's order.
+            octets = self._data - self._tcp + self._segment
+            less = in_machine_order(octets) - in_machine_order(octets - missing)
+            self._column("=u2", tcp + 16, count)[-1] = (int(sums[-1]) + less) % 0xFFFF
 
     def _column(self, kind: str, at: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         """One field of all rows."""

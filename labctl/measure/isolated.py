@@ -82,7 +82,7 @@ def _inside(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _figures(item: dict[str, Any]) -> Figures:
     packets, cpu = ({size: float(item[name][str(size)]) for size in SIZES} for name in ("packets", "cpu"))
-    return Figures(packets, cpu, float(item["tcp"]), float(item["ping"]))
+    return Figures(packets, cpu, float(item["tcp"]), float(item["ping"]), float(item.get("tcp_cpu", 0)))
 
 
 def _best(figures: Sequence[Figures]) -> Figures:
@@ -92,4 +92,5 @@ def _best(figures: Sequence[Figures]) -> Figures:
         {size: min(item.cpu[size] for item in figures) for size in SIZES},
         max(item.tcp for item in figures),
         min(item.ping for item in figures),
+        min(item.tcp_cpu for item in figures),
     )

@@ -34,12 +34,16 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`packets` a second and microseconds of `cpu` a packet by size; Mbit/s; the median echo in milliseconds."""
+    """`packets` a second and microseconds of `cpu` a packet by size; Mbit/s; the median echo in milliseconds.
+
+    `tcp_cpu`: microseconds of the gateways' processors for a megabit of the stream.
+    """
 
     packets: dict[int, float]
     cpu: dict[int, float]
     tcp: float
     ping: float
+    tcp_cpu: float = 0.0
 
 
 def _silent(_: str) -> None:
@@ -55,9 +59,11 @@ def measure(world: World, name: str, effort: Effort | None = None, tell: Callabl
         tell(f"packets of {size} octets")
         packets[size], cpu[size] = _rate(world, size, effort)
     tell("TCP")
-    tcp = _stream(world, effort)
+    used = _processor_time(world)
+    tcp, megabits = _stream(world, effort)
+    used = _processor_time(world) - used
     tell("round trips")
-    return Figures(packets, cpu, tcp, _echo(world, effort))
+    return Figures(packets, cpu, tcp, _echo(world, effort), used / megabits * 1e6)
 
 
 def tcp_generator() -> str:
@@ -92,8 +98,8 @@ def _processor_time(world: World) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def _stream(world: World, effort: Effort) -> float:
-    """Mbit/s of a TCP stream, as its receiver counts."""
+def _stream(world: World, effort: Effort) -> tuple[float, float]:
+    """Mbit/s of a TCP stream, as its receiver counts, and how many there were in all."""
     if tcp_generator() == "iperf3":
         server = ["iperf3", "-s", "-1"]
         client = ["iperf3", "-c", SINK, "-t", str(max(round(effort.streams), 1)), "-J"]
@@ -104,7 +110,8 @@ def _stream(world: World, effort: Effort) -> float:
     # iperf3 says nothing that could be waited for when its output is not a terminal.
     until(lambda: _listening(world), "a TCP server")
     report = json.loads(world.run("source", *client))
-    return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
+    received = report["end"]["sum_received"]
+    return float(received["bits_per_second"]) / 1e6, float(received["bytes"]) * 8 / 1e6
 
 
 def _listening(world: World) -> bool:
