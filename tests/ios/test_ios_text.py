@@ -26,6 +26,7 @@ from labctl.configuration import (
     IsakmpPolicy,
     Keepalive,
     KeyServerGroup,
+    MssAdjustment,
     NodeConfiguration,
     NodeKind,
     PreSharedKey,
@@ -33,6 +34,7 @@ from labctl.configuration import (
     RekeyTransport,
     SaIpsec,
     TransformSet,
+    TunnelSettings,
 )
 from labctl.ios.reference import reference_page
 from labctl.ios.running import LoadError, Running
@@ -117,6 +119,7 @@ interface GigabitEthernet0/1
  crypto map GM_MAP
 interface GigabitEthernet0/2
  ip address 10.1.1.1 255.255.255.0
+ ip tcp adjust-mss 1360
 """
 
 ANY = IPv4Network("0.0.0.0/0")
@@ -142,6 +145,8 @@ def test_what_a_topology_means_is_text_that_means_it(path: Path) -> None:
             routes=(),
             nat=None,
             marking=None,
+            tunnel=TunnelSettings(),
+            adjust_mss=(),
             multicast_routing=False,
             interfaces=tuple(replace(item, addresses=(), crypto_map=False) for item in node.configuration.interfaces),
         )
@@ -183,6 +188,7 @@ def test_a_member_as_an_engineer_writes_it() -> None:
         ),
     )
     assert [item.crypto_map for item in meant.configuration.interfaces] == [False, True, False]
+    assert meant.configuration.adjust_mss == (MssAdjustment("eth2", 1360),)
     assert meant.configuration.interfaces[2].addresses == (IPv4Interface("10.1.1.1/24"),)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
-from labctl.configuration import Interface, NodeConfiguration
+from labctl.configuration import Interface, MssAdjustment, NodeConfiguration
 from labctl.ios.grammar.arguments import Address, Integer, InterfaceName, Ipv6Prefix, Mask, Text, Word, ios_interface
 from labctl.ios.grammar.command import Command
 from labctl.ios.grammar.language import GLOBAL, Tree
@@ -60,6 +60,11 @@ CRYPTO_MAP = Command(
     {"name": Word("Crypto Map tag")},
     helps={"crypto": "Encryption/Decryption commands", "map": "Assign a Crypto Map"},
 )
+ADJUST_MSS = Command(
+    "ip tcp adjust-mss {octets}",
+    {"octets": Integer(500, 1460, "Maximum segment size in bytes")},
+    helps={**_IP, "tcp": "TCP interface commands", "adjust-mss": "Adjust the mss of transit packets"},
+)
 IPV6_CRYPTO_MAP = Command(
     "ipv6 crypto map {name}",
     {"name": Word("Crypto Map tag")},
@@ -76,6 +81,7 @@ TREE = Tree(
             SECONDARY,
             INTERFACE_MTU,
             IPV6_ADDRESS,
+            ADJUST_MSS,
             CRYPTO_MAP,
             IPV6_CRYPTO_MAP,
             SHUTDOWN,
@@ -96,6 +102,9 @@ def write(node: NodeConfiguration) -> Iterator[str]:
         for own in interface.addresses:
             if isinstance(own, IPv6Interface):
                 yield f" ipv6 address {own}"
+        for adjustment in node.adjust_mss:
+            if adjustment.interface == interface.name:
+                yield f" ip tcp adjust-mss {adjustment.size}"
 
 
 def read(root: Section, node: NodeConfiguration, notes: Notes) -> NodeConfiguration:
@@ -104,10 +113,22 @@ def read(root: Section, node: NodeConfiguration, notes: Notes) -> NodeConfigurat
     for said in root.all(INTERFACE):
         if said.values["name"] not in known:
             notes.append(f"{said.text}: no link of the lab ends there")
-    return replace(node, interfaces=tuple(_interface(root, interface) for interface in node.interfaces))
+    return replace(
+        node,
+        interfaces=tuple(_interface(root, interface) for interface in node.interfaces),
+        adjust_mss=tuple(_adjustments(root, node)),
+    )
 
 
 PART = Part(TREE, write, read)
+
+
+def _adjustments(root: Section, node: NodeConfiguration) -> Iterator[MssAdjustment]:
+    for interface in node.interfaces:
+        section = root.section(INTERFACE, name=interface.name)
+        said = None if section is None else section.one(ADJUST_MSS)
+        if said is not None:
+            yield MssAdjustment(interface.name, said["octets"])
 
 
 def _interface(root: Section, interface: Interface) -> Interface:

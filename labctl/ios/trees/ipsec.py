@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from labctl.configuration import NodeConfiguration, TransformSet
+from labctl.configuration import DfBit, Fragmentation, NodeConfiguration, TransformSet, TunnelSettings
 from labctl.configuration.transform_set import parse_transform_set
 from labctl.ios.grammar.arguments import Integer, Word
 from labctl.ios.grammar.command import Command
@@ -72,9 +72,35 @@ SET_TRANSFORM_SET = Command(
     helps={**_SET, "transform-set": "Specify list of transform sets in priority order"},
 )
 
+FRAGMENTATION = Command(
+    "crypto ipsec fragmentation (before-encryption:before | after-encryption:after)",
+    default={"before": True},
+    helps={
+        **_IPSEC,
+        "fragmentation": "Handle fragmentation of near-MTU sized packets",
+        "before-encryption": "Perform fragmentation before encryption",
+        "after-encryption": "Perform fragmentation after encryption",
+    },
+)
+DF_BIT = Command(
+    "crypto ipsec df-bit (copy | clear | set)",
+    default={"copy": True},
+    helps={
+        **_IPSEC,
+        "df-bit": "Handling of encapsulated DF bit.",
+        "copy": "Copy DF bit from inner to outer header",
+        "clear": "Clear DF bit for encapsulated tunnel",
+        "set": "Set DF bit for encapsulated tunnel",
+    },
+)
+PATH_MTU = Command(
+    "crypto ipsec path-mtu learn",
+    helps={**_IPSEC, "path-mtu": "Length of what passes the provider", "learn": "Believe the provider's routers"},
+)
+
 TREE = Tree(
     {
-        GLOBAL: (TRANSFORM_SET, PROFILE),
+        GLOBAL: (TRANSFORM_SET, FRAGMENTATION, DF_BIT, PATH_MTU, PROFILE),
         TRANSFORM_MODE: (TUNNEL, TRANSPORT),
         PROFILE_MODE: (LIFETIME, SET_TRANSFORM_SET),
     },
@@ -121,6 +147,10 @@ def numbered(name: str, number: int) -> str:
 
 def write(node: NodeConfiguration) -> Iterator[str]:
     """Its lines."""
+    yield f"crypto ipsec fragmentation {node.tunnel.fragmentation.value}-encryption"
+    yield f"crypto ipsec df-bit {node.tunnel.df_bit.value}"
+    if node.tunnel.learn_path_mtu:
+        yield "crypto ipsec path-mtu learn"
     profiles = profiles_of(node)
     names = {
         transform: numbered("GET_TS", number)
@@ -134,9 +164,14 @@ def write(node: NodeConfiguration) -> Iterator[str]:
         yield f" set transform-set {names[item.transform]}"
 
 
-def read(_: Section, node: NodeConfiguration, __: Notes) -> NodeConfiguration:
-    """Nothing by itself: groups look profiles up."""
-    return node
+def read(root: Section, node: NodeConfiguration, _: Notes) -> NodeConfiguration:
+    """How packets fit the way; profiles are looked up by groups."""
+    fragmentation = root.one(FRAGMENTATION) or {"before": True}
+    df_bit = root.one(DF_BIT) or {"copy": True}
+    tunnel = TunnelSettings(
+        Fragmentation(next(iter(fragmentation))), DfBit(next(iter(df_bit))), root.one(PATH_MTU) is not None
+    )
+    return replace(node, tunnel=tunnel)
 
 
 PART = Part(TREE, write, read)
