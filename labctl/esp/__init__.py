@@ -3,6 +3,7 @@
 - `transforms`: one cipher with its integrity, per TransformSet. `association`: an SA with counters and nonces.
 - `replay`: time stamps and windows against packets that come again.
 - `ip`: the IP headers around it: tunnel mode that keeps addresses, fragments, ICMP.
+- `ipv6`: what is behind extension headers, and what stays on a link.
 - `flows`: what is known of flows that passed before.
 - `policy`: the ordered selectors of a group, what to do with each packet. `selectors`: what an entry means.
 - `tunnel`: how packets fit the way: `fragments`, `reassembly`, `path_mtu`, `answers` (ICMP).

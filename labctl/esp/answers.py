@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from labctl.esp import ip
+from labctl.esp import ip, ipv6
 
 # Real seconds between two messages to one sender: `ip icmp rate-limit unreachable df`, 500 ms by default.
 INTERVAL = 0.5
@@ -64,9 +64,10 @@ def _may_be_answered(packet: memoryview) -> bool:
     if packet[8] == 0xFF or not any(packet[8:24]):
         return False
     # To a multicast destination, too: path MTU discovery lives by it (RFC 4443 2.4 (e.3)).
-    if packet[6] != ip.PROTOCOL_ICMPV6 or len(packet) <= ip.IPV6_HEADER:
+    protocol, start, _, offset = ipv6.read_chain(packet)
+    if protocol != ip.PROTOCOL_ICMPV6 or offset or len(packet) <= start:
         return True
-    return packet[ip.IPV6_HEADER] not in _ICMPV6_ERRORS and packet[ip.IPV6_HEADER] != _ICMPV6_REDIRECT
+    return packet[start] not in _ICMPV6_ERRORS and packet[start] != _ICMPV6_REDIRECT
 
 
 def _ipv4_may_be_answered(packet: memoryview) -> bool:

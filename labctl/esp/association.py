@@ -183,11 +183,15 @@ class SecurityAssociation:
         self.identification = following = (self.identification + 1) & 0xFFFF
         return following
 
-    def decapsulate(self, packet: bytes | memoryview) -> bytes:
-        """Open a packet that is ESP under this SPI. Raises DropPacket."""
+    def decapsulate(self, packet: bytes | memoryview, start: int | None = None) -> bytes:
+        """Open a packet that is ESP under this SPI, from `start` on: behind the IP header, if that is not said.
+
+        Raises DropPacket.
+        """
         outer = memoryview(packet)
         version = outer[0] >> 4
-        start = (outer[0] & 15) * 4 if version == 4 else ip.IPV6_HEADER
+        if start is None:
+            start = (outer[0] & 15) * 4 if version == 4 else ip.IPV6_HEADER
         target = memoryview(bytearray(HEADROOM + len(outer) + TAILROOM))
         following = ip.PROTOCOL_IPV4 if version == 4 else ip.PROTOCOL_IPV6
         end = self.open_into(outer, start, len(outer), target, HEADROOM, following)

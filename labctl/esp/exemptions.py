@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from labctl.esp import ip
+from labctl.esp import ip, ipv6
 from labctl.esp.selectors import Flow
 
 GDOI_PORT = 848
@@ -35,7 +35,8 @@ class RekeyFlow:
 
 
 class Exemptions:
-    """Which packets pass in clear before any entry is looked at. IPv4 only: so is the control plane (2.12).
+    """Which packets pass in clear before any entry is looked at. Of IPv6, what stays on a link alone: the control plane
+    is IPv4 (reference/cisco-getvpn.md 2.12).
 
     Membership reports and queries (RFC 3376 4) and hellos of multicast routers (RFC 7761 4.3) never leave their link
     (TTL 1): encrypted they would reach nobody who could read them. The node's own reports, and what its neighbours say,
@@ -59,8 +60,8 @@ class Exemptions:
 
     def passes(self, packet: memoryview, flow: Flow, *, outbound: bool) -> bool:
         """True if the packet passes in clear."""
-        if flow.version != 4:
-            return False
+        if flow.version == 6:
+            return ipv6.stays_on_the_link(packet, ipv6.read_chain(packet))
         if flow.protocol == ip.PROTOCOL_UDP:
             return self._is_signalling(flow, outbound)
         return self._membership and self._stays_on_the_link(packet, flow, outbound)

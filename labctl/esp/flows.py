@@ -117,7 +117,7 @@ class KnownFlows:
         policy = self.policy
         index = policy.decide(packet)
         association, room = None, ip.MAX_PACKET
-        if index == EXEMPT or (index == NO_MATCH and not policy.closed):
+        if index == EXEMPT or (index == NO_MATCH and 4 not in policy.closed):
             index = len(policy.entries)
         elif index == NO_MATCH:
             return None

@@ -8,13 +8,13 @@ the entry accepts it: reference/cisco-getvpn.md 2.6, 2.7.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from labctl.configuration import AccessListEntry, Action
-from labctl.esp import ip
+from labctl.esp import ip, ipv6
 from labctl.esp.association import SecurityAssociation
 from labctl.esp.errors import DropPacket, DropReason
 from labctl.esp.exemptions import Exemptions
@@ -74,7 +74,8 @@ class CryptoPolicy:
 
     `hits` counts the packets of each entry; its last place, packets that no entry decided.
 
-    `closed`: what no entry matches is dropped, both ways (fail-close); nothing but `exemptions` passes beside DENYs.
+    `closed` has the versions of IP of which what no entry matches is dropped, both ways (fail-close): nothing but
+    `exemptions` passes beside DENYs.
     """
 
     def __init__(
@@ -84,13 +85,13 @@ class CryptoPolicy:
         *,
         own: Sequence[bytes] = (),
         exemptions: Exemptions | None = None,
-        closed: bool = False,
+        closed: Collection[int] = (),
         mtu: int = 1500,
         tunnel: Tunnel | None = None,
     ) -> None:
         self.entries = tuple(entries)
         self.associations = dict(associations)
-        self.closed = closed
+        self.closed = frozenset(closed)
         self.hits = [0] * (len(self.entries) + 1)
         self._exemptions = exemptions or Exemptions()
         self.tunnel = Tunnel(mtu, interfaces_of(own)) if tunnel is None else tunnel
@@ -153,7 +154,7 @@ class CryptoPolicy:
             return Verdict(VerdictAction.DROP, reason=drop.reason)
 
     def _unmatched(self, packet: bytes | memoryview) -> Verdict:
-        if self.closed:
+        if packet[0] >> 4 in self.closed:
             return Verdict(VerdictAction.DROP, reason=DropReason.FAIL_CLOSE)
         return Verdict(VerdictAction.CLEAR, (packet,))
 
@@ -165,6 +166,7 @@ class CryptoPolicy:
 
     def decide(self, view: memoryview) -> int:
         """The index of the entry that matches an outbound packet, or NO_MATCH, EXEMPT; remembered by flow."""
+        key: bytes | None
         if view[0] >> 4 == 4:
             key = bytes(view[8:10]) + bytes(view[12:20])
             if self._by_ports or view[9] == ip.PROTOCOL_UDP:
@@ -172,8 +174,8 @@ class CryptoPolicy:
                 header = (view[0] & 15) * 4
                 key += bytes(view[0:1]) + bytes(view[6:8]) + bytes(view[header : header + 4])
         else:
-            key = bytes(view[6:7]) + bytes(view[8:44])
-        found = self._cache.get(key)
+            key = ipv6.decision_key(view)
+        found = None if key is None else self._cache.get(key)
         if found is not None:
             return found
         flow = read_flow(view)
@@ -182,7 +184,8 @@ class CryptoPolicy:
             index = next((number for number, item in enumerate(self._outbound) if item.matches(flow)), NO_MATCH)
         if len(self._cache) >= MAX_FLOWS:
             self._cache.clear()
-        self._cache[key] = index
+        if key is not None:
+            self._cache[key] = index
         return index
 
     def _reassemble(self, view: memoryview) -> Verdict:
@@ -199,7 +202,12 @@ class CryptoPolicy:
             return Verdict(VerdictAction.DROP, reason=drop.reason, dropped=whole.packet)
 
     def _open(self, view: memoryview, flow: Flow) -> Verdict:
-        start = (view[0] & 15) * 4 if flow.version == 4 else ip.IPV6_HEADER
+        start = (view[0] & 15) * 4
+        if flow.version == 6:
+            chain = ipv6.read_chain(view)
+            if chain.fragment:  # behind other headers: only what a member splits is put together
+                raise DropPacket(DropReason.MALFORMED, "a fragment of ESP behind other headers")
+            start = chain.start
         if len(view) < start + 4:
             raise DropPacket(DropReason.MALFORMED)
         spi = int.from_bytes(view[start : start + 4], "big")
@@ -210,7 +218,7 @@ class CryptoPolicy:
             if outer is not None and outer.entry.action is Action.DENY:
                 return Verdict(VerdictAction.CLEAR, (view,))
             raise DropPacket(DropReason.INVALID_SPI)
-        inner = association.decapsulate(view)
+        inner = association.decapsulate(view, start)
         self.check_selectors(spi, memoryview(inner))
         return Verdict(VerdictAction.CLEAR, (inner,))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from labctl.configuration import AccessListEntry, Action
-from labctl.esp import ip
+from labctl.esp import ip, ipv6
 
 
 class Flow(NamedTuple):
@@ -22,6 +22,11 @@ class Flow(NamedTuple):
     destination_port: int
     has_ports: bool
     is_later: bool = False
+
+    @property
+    def hides_its_protocol(self) -> bool:
+        """True for a later fragment that begins with an extension header: what comes behind, the first one says."""
+        return self.is_later and self.version == 6 and self.protocol in ipv6.EXTENSIONS
 
 
 class Matcher:
@@ -52,7 +57,9 @@ class Matcher:
 
     def matches(self, flow: Flow) -> bool:
         """True if the entry means this flow."""
-        if flow.version != self.version or (self.protocol and flow.protocol != self.protocol):
+        if flow.version != self.version:
+            return False
+        if self.protocol and flow.protocol != self.protocol and not (self.permits and flow.hides_its_protocol):
             return False
         if flow.source & self.source_mask != self.source:
             return False
@@ -68,7 +75,7 @@ class Matcher:
 
 
 def read_flow(packet: memoryview) -> Flow:
-    """Addresses, protocol and ports of a packet that `ip.check_packet` accepted."""
+    """Addresses, protocol and ports of a packet that `ip.check_packet` accepted. Raises DropPacket: ipv6.read_chain."""
     if packet[0] >> 4 == 4:
         header = (packet[0] & 15) * 4
         protocol = packet[9]
@@ -77,7 +84,8 @@ def read_flow(packet: memoryview) -> Flow:
         destination = int.from_bytes(packet[16:20], "big")
         version = 4
     else:
-        header, protocol, later, version = ip.IPV6_HEADER, packet[6], 0, 6
+        chain = ipv6.read_chain(packet)
+        header, protocol, later, version = chain.start, chain.protocol, chain.offset, 6
         source = int.from_bytes(packet[8:24], "big")
         destination = int.from_bytes(packet[24:40], "big")
     has_ports = protocol in ip.PORT_PROTOCOLS and not later and len(packet) >= header + 4

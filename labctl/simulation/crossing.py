@@ -48,7 +48,8 @@ class Crossing:
 
     def clear(self, packet: bytes) -> bool:
         """Would this packet leave in clear?"""
-        return _leaves_in_clear(packet, self.rules, self.receive_only, self.closed)
+        closed = self.closed and self.membership is not None and (packet[0] >> 4 == 6) is self.membership.ipv6
+        return _leaves_in_clear(packet, self.rules, self.receive_only, closed)
 
 
 # A group has a handful of such policies in its life; members share what they decide.
@@ -57,7 +58,7 @@ def _leaves_in_clear(packet: bytes, rules: tuple[AccessListEntry, ...], receive_
     entries = [PolicyEntry(entry, send_clear=receive_only and entry.action is Action.PERMIT) for entry in rules]
     if not entries and not closed:
         return True
-    return CryptoPolicy(entries, {}, closed=closed).outbound(packet).action is VerdictAction.CLEAR
+    return CryptoPolicy(entries, {}, closed=(4, 6) if closed else ()).outbound(packet).action is VerdictAction.CLEAR
 
 
 def forget() -> None:
@@ -66,9 +67,9 @@ def forget() -> None:
 
 
 def protected_packet(policy: Sequence[AccessListEntry]) -> bytes | None:
-    """A packet that a policy protects: of the first permit entry of IPv4 that no earlier deny takes out."""
+    """A packet that a policy protects: of the first permit entry that no earlier deny takes out."""
     for entry in policy:
-        if entry.action is Action.PERMIT and entry.source.version == 4:
+        if entry.action is Action.PERMIT:
             packet = _packet(entry)
             if not _leaves_in_clear(packet, tuple(policy), False, True):
                 return packet
@@ -76,9 +77,12 @@ def protected_packet(policy: Sequence[AccessListEntry]) -> bytes | None:
 
 
 def _packet(entry: AccessListEntry) -> bytes:
-    """Header and ports, zeros behind them: an IPv4 packet of 40 octets (RFC 791 3.1)."""
+    """Header and ports, zeros behind them: a packet of 40 octets of IPv4 (RFC 791 3.1), of 60 of IPv6 (RFC 8200 3)."""
     ports = (entry.source_port or ANY_PORT).to_bytes(2, "big") + (entry.destination_port or ANY_PORT).to_bytes(2, "big")
-    head = bytes((0x45, 0)) + (40).to_bytes(2, "big") + bytes(4) + bytes((64, entry.protocol or PROTOCOL_UDP, 0, 0))
+    protocol = entry.protocol or PROTOCOL_UDP
+    head = bytes((0x45, 0)) + (40).to_bytes(2, "big") + bytes(4) + bytes((64, protocol, 0, 0))
+    if entry.source.version == 6:
+        head = bytes((0x60, 0, 0, 0)) + (20).to_bytes(2, "big") + bytes((protocol, 64))
     source, destination = (
         network.network_address + (1 if network.num_addresses > 1 else 0)
         for network in (entry.source, entry.destination)

@@ -25,11 +25,11 @@ _BLOCKS = {
     SegmentKind.EDGE: IPv6Network("2001:db8:2::/48"),
     SegmentKind.CORE: IPv6Network("2001:db8:3::/48"),
 }
-# Numbers of up to four decimal digits; hexadecimal ones that begin with a letter stand for the rest, and no file has
-# room for more links.
+# Numbers of up to four decimal digits; hexadecimal ones that begin with a letter stand for the rest. No file has room
+# for more links.
 _DECIMAL, _LETTERS = 9999, 0xA000
-# RFC 8200 5. What ESP adds: 40 octets of IPv6, 8 of ESP, an IV of 16, up to 17 of padding and trailer, an ICV of 32.
-SMALLEST_IPV6_MTU, SMALLEST_CRYPTO_MTU = 1280, 1280 + 113
+# RFC 8200 5. What ESP adds is split where a link has no room for it.
+SMALLEST_IPV6_MTU = 1280
 
 
 def number_ipv6(
@@ -56,7 +56,7 @@ def number_ipv6(
             }
         ends = tuple(_with(end, addresses) for end in segment.ends)
         numbered.append(replace(segment, ends=ends, prefix6=prefix))
-    _check_mtus(drafts, links, addresses, groups, problems)
+    _check_mtus(drafts, links, addresses, problems)
     return [
         replace(link, ends=(_with(link.ends[0], addresses), _with(link.ends[1], addresses))) for link in links
     ], numbered
@@ -145,25 +145,13 @@ def _check_mtus(
     drafts: Sequence[DraftLink],
     links: list[Link],
     addresses: Mapping[tuple[str, str], IPv6Interface],
-    groups: Sequence[Group],
     problems: Problems,
 ) -> None:
-    """No link of IPv6 has less than 1280 octets, nor has what ESP leaves of a member's."""
-    crypto = {(name, group.interfaces.get(name)) for group in groups if group.ipv6 for name in group.members}
     for draft, link in zip(drafts, links, strict=True):
-        ends = [(end.node, end.interface) for end in link.ends]
-        if link.mtu < SMALLEST_IPV6_MTU and any(end in addresses for end in ends):
-            problems.add(
-                draft.at,
-                f"IPv6 does not work over a link of {link.mtu} octets",
-                f"{SMALLEST_IPV6_MTU} at least (RFC 8200)",
-            )
-        elif link.mtu < SMALLEST_CRYPTO_MTU and not crypto.isdisjoint(ends):
-            problems.add(
-                draft.at,
-                f"ESP leaves IPv6 packets less than {SMALLEST_IPV6_MTU} octets of a link of {link.mtu}",
-                f"a member of an IPv6 group needs {SMALLEST_CRYPTO_MTU} at least",
-            )
+        speaks = any((end.node, end.interface) in addresses for end in link.ends)
+        if link.mtu < SMALLEST_IPV6_MTU and speaks:
+            what = f"IPv6 does not work over a link of {link.mtu} octets"
+            problems.add(draft.at, what, f"{SMALLEST_IPV6_MTU} at least (RFC 8200)")
 
 
 def refuse_idle_switch_subnets(shaped: Shaped, problems: Problems) -> None:

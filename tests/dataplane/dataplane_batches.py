@@ -81,7 +81,7 @@ def policy(
     replay: AntiReplay | None = None,
 ) -> CryptoPolicy:
     sa = association(transform, seed=seed, replay=replay)
-    return CryptoPolicy(entries, {SPI: sa}, own=[OWN.packed], closed=closed, mtu=MTU)
+    return CryptoPolicy(entries, {SPI: sa}, own=[OWN.packed], closed=(4, 6) if closed else (), mtu=MTU)
 
 
 class Collector(Transmitter):

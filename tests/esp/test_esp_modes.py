@@ -43,7 +43,9 @@ def association() -> SecurityAssociation:
 
 
 def policy(*entries: PolicyEntry, closed: bool = False, exemptions: Exemptions = EXEMPT) -> CryptoPolicy:
-    return CryptoPolicy(entries, {SPI: association()}, own=[OWN.packed], exemptions=exemptions, closed=closed)
+    return CryptoPolicy(
+        entries, {SPI: association()}, own=[OWN.packed], exemptions=exemptions, closed=(4,) if closed else ()
+    )
 
 
 def permit(network: IPv4Network = ANY, *, keyed: bool = True) -> PolicyEntry:

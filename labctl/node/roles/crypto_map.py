@@ -156,9 +156,10 @@ class CryptoMap:
 
     def _policy(self) -> CryptoPolicy | None:
         parts = list(self._parts.values())
-        closed = [part for part in parts if part.closed]
+        # By version of IP: a crypto map is of one (reference/cisco-getvpn.md 2.12).
+        closed = {6 if part.membership.ipv6 else 4 for part in parts if part.closed}
         entries = [entry for part in parts for entry in (*part.local, *part.entries)]
-        entries += [entry for part in closed for entry in part.fail_close]
+        entries += [entry for part in parts if part.closed for entry in part.fail_close]
         if not entries and not closed:
             return None
         rekeys = [flow for part in parts for flow in part.rekeys]
@@ -166,10 +167,10 @@ class CryptoMap:
             self._paths,
             rekeys,
             own=self._own,
-            membership=bool(rekeys) or not closed,
+            membership=bool(rekeys) or 4 not in closed,
         )
         associations = {spi: sa for part in parts for spi, sa in part.associations.items()}
-        return CryptoPolicy(entries, associations, exemptions=exemptions, closed=bool(closed), tunnel=self._tunnel)
+        return CryptoPolicy(entries, associations, exemptions=exemptions, closed=closed, tunnel=self._tunnel)
 
     def _dropped(self, reason: DropReason, packet: memoryview) -> None:
         self._log.take(reason, packet)
