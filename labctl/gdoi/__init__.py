@@ -4,8 +4,8 @@
 - `payloads`, `encoding`, `decoding`: the wire form, and policy to and from it.
 - `group`, `key_server`: what a key server keeps and answers; `pull_server` hands out policy and keys, `served_groups`
   sends what time and orders make due.
-- `group_member`: how a member registers, and when again; `member_pull` asks for keys, `member_keys` holds them,
-  `member_push` takes rekeys.
+- `group_member`: when a member registers, and what becomes of its keys; `member_registration` goes through the key
+  servers, `member_pull` asks one for keys, `member_keys` holds them, `member_push` takes rekeys.
 - `push`, `ack`: GROUPKEY-PUSH and its acknowledgement, built and opened.
 """
 

@@ -1,21 +1,18 @@
 """The group member: registers with a list of key servers by GROUPKEY-PULL (RFC 6407 3) and keeps its keys. Sans-IO.
 
-    IDLE -> PHASE1 -> REQUESTED (message 1) -> ACCEPTED (message 3) -> REGISTERED -> ... again before the keys end
-                 any failure -> next key server -> ... -> PAUSED after the whole list has failed -> PHASE1
-
 `state` tells where the running registration stands; `registered` whether there are keys, which a registration that
 fails does not take away before their time.
 
-The member ties together what has rooms of its own: phase 1 (`isakmp.endpoint`), the exchange that asks for keys
-(`member_pull`), the keys (`member_keys`) and the rekeys that renew them (`member_push`). Here are the list of key
-servers, what is tried next, and when.
+The member ties together what has rooms of its own: phase 1 (`isakmp.endpoint`), the registration with one key server
+after the other (`member_registration`), the keys (`member_keys`) and the rekeys that renew them (`member_push`). Here
+is when it registers, and what orders, rekeys and the data plane lead to.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum, IntEnum
+from enum import IntEnum
 from ipaddress import IPv4Address
 
 from labctl.configuration import (
@@ -27,40 +24,25 @@ from labctl.configuration import (
     Trustpoint,
 )
 from labctl.gdoi import member_log
-from labctl.gdoi.decoding import Policy
-from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog, StateChanged
+from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog
 from labctl.gdoi.member_keys import MemberKeys
-from labctl.gdoi.member_pull import MemberPull
 from labctl.gdoi.member_push import MemberPush
+from labctl.gdoi.member_registration import MemberRegistration, State, share
 from labctl.gdoi.member_rekey import RekeyCounts
 from labctl.gdoi.member_times import registration_moment
-from labctl.gdoi.phase1_failures import failure_message
 from labctl.gdoi.phase1_log import Phase1Log
 from labctl.gdoi.policy import GroupKeys
 from labctl.gdoi.push import Opener, open_push
 from labctl.gdoi.timing import Timing
-from labctl.isakmp.datagram import Datagram, Endpoint
+from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.endpoint import IsakmpEndpoint, Limits, Received
-from labctl.isakmp.errors import InvalidHash, NotifyType, PeerError
 from labctl.isakmp.events import Phase1Failed, Phase1Hint
-from labctl.isakmp.header import ExchangeType
 from labctl.isakmp.main_mode import RandomSource, known
 from labctl.isakmp.payloads import Notification
 from labctl.isakmp.sa import Phase1Sa
 from labctl.isakmp.timers import Timers, earlier
 
 MAX_EVENTS = 10_000
-
-
-class State(Enum):
-    """Where the registration stands."""
-
-    IDLE = "idle"
-    PHASE1 = "phase 1"
-    REQUESTED = "requested"
-    ACCEPTED = "accepted"
-    REGISTERED = "registered"
-    PAUSED = "paused"
 
 
 class _Timer(IntEnum):
@@ -91,27 +73,15 @@ class GroupMember:
         settings: IsakmpSettings | None = None,
         opener: Opener | None = None,
     ) -> None:
-        self.state = State.IDLE
-        self.reason = ""
-        self.key_server: IPv4Address | None = None
         self.registered_with: IPv4Address | None = None
         self.registered_at = 0.0
         self.next_registration: float | None = None
-        self.attempts = 0
         self.successes = 0
         self._timing = timing or Timing()
         self._random = random
-        self._index = 0
-        self._rounds = 0
-        self._pull: MemberPull | None = None
         self._recovered_at = float("-inf")
         self._timers: Timers[_Timer] = Timers()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        # Made once: a member that is cut off tries again and again.
-        self._local = Endpoint(membership.local_address)
-        self._servers = tuple(Endpoint(address) for address in membership.key_servers)
-        self._beginnings = tuple(member_log.begins(membership, address) for address in membership.key_servers)
-        self._waiting = tuple(f"{address}: waiting for its first answer" for address in membership.key_servers)
         self._isakmp = IsakmpEndpoint(
             self,
             policies=policies,
@@ -130,24 +100,29 @@ class GroupMember:
         self._push = MemberPush(
             self._keys, self._isakmp, opener or open_push, tell=self._events.append, miss_kek=self._await_kek
         )
+        self._registration = MemberRegistration(
+            self._keys,
+            self._isakmp,
+            self._timing,
+            random,
+            tell=self._events.append,
+            resume=lambda moment: self._timers.set(_Timer.RESUME, moment),
+            install=self._install,
+        )
 
     # The sans-IO interface.
 
     def start(self, now: float) -> None:
         """Register, beginning with the first key server of the list."""
-        self._index = self._rounds = 0
-        self._attempt(now)
+        self._registration.start(now)
 
     def stop(self, now: float) -> None:
         """Leave: end phase 1 and forget the keys."""
         for key in _Timer:
             self._timers.cancel(key)
-        self._isakmp.abandon(self._server())
-        self._pull = None
-        for sa in self._isakmp.associations:
-            self._isakmp.delete(sa, now, "the member leaves the group")
+        self._registration.stop(now)
         self._forget_policy()
-        self._set(State.IDLE, "")
+        self._registration.set(State.IDLE, "")
         self._events.append(member_log.left(self.membership))
 
     def receive_datagram(self, datagram: Datagram, now: float) -> None:
@@ -169,7 +144,7 @@ class GroupMember:
             if key is _Timer.KEYS:
                 self._refresh_keys(now)
             elif key is _Timer.RESUME:
-                self._attempt(now)
+                self._registration.attempt(now)
             elif key is _Timer.STRANGE_KEK:
                 self._miss_kek(now)
             elif self.state is State.REGISTERED:
@@ -179,9 +154,8 @@ class GroupMember:
     def next_event(self) -> Event | None:
         """The oldest event not fetched yet."""
         while (below := self._isakmp.next_event()) is not None:
-            # A reason that the key server gave in clear is worth showing long before the exchange times out.
-            if isinstance(below, Phase1Hint) and self.state is State.PHASE1:
-                self._set(State.PHASE1, f"{below.peer.address}: {below.reason}")
+            if isinstance(below, Phase1Hint):
+                self._registration.hint(below)
             self._events.extend(self._phase1_log.of(below))
         return self._events.popleft() if self._events else None
 
@@ -196,7 +170,7 @@ class GroupMember:
 
     def reregister(self, now: float) -> None:
         """`clear crypto sa` and all that has the same effect: register anew, keeping the keys until then."""
-        if self.state in (State.PHASE1, State.REQUESTED, State.ACCEPTED):
+        if self._registration.under_way:
             return
         self._events.append(member_log.registers_again(self.membership))
         self._timers.cancel(_Timer.RESUME)
@@ -230,11 +204,9 @@ class GroupMember:
         if interval is None or self.state is not State.REGISTERED or now < self._recovered_at + interval:
             return
         self._recovered_at = now
-        servers, last = self.membership.key_servers, self.registered_with
-        self._index = (servers.index(last) + 1) % len(servers) if last in servers else 0
-        self._rounds = 0
-        self._events.append(member_log.recovers(self.membership, kind, servers[self._index]))
-        self._attempt(now)
+        following = self._registration.after(self.registered_with)
+        self._events.append(member_log.recovers(self.membership, kind, following))
+        self._registration.start(now, following)
 
     def unknown_spi(self, spi: int, now: float) -> None:
         """ESP came under an SPI that we have no key for.
@@ -247,14 +219,7 @@ class GroupMember:
     def _abandon_registration(self, now: float) -> None:
         self._timers.cancel(_Timer.RESUME)
         self._timers.cancel(_Timer.REGISTER)
-        self._isakmp.abandon(self._server())
-        self._abandon_pull()
-
-    def _abandon_pull(self) -> None:
-        pull, self._pull = self._pull, None
-        for sa in self._isakmp.associations:
-            if pull is not None and pull.is_under(sa):
-                pull.settle(sa)
+        self._registration.abandon()
 
     def _forget_policy(self) -> None:
         self._keys.forget()
@@ -263,7 +228,7 @@ class GroupMember:
     def _await_kek(self, now: float) -> None:
         """Others in the key tree have a KEK that we were not given: it may be on its way."""
         self._timers.set(
-            _Timer.STRANGE_KEK, now + self._timing.strange_kek + self._timing.strange_kek_spread * self._share()
+            _Timer.STRANGE_KEK, now + self._timing.strange_kek + self._timing.strange_kek_spread * share(self._random)
         )
 
     def _miss_kek(self, now: float) -> None:
@@ -277,6 +242,26 @@ class GroupMember:
             self._events.append(member_log.misses_rekey(self.membership, self.registered_with))
 
     # What the agent asks.
+
+    @property
+    def state(self) -> State:
+        """Where the running registration stands."""
+        return self._registration.state
+
+    @property
+    def reason(self) -> str:
+        """What it waits for, or why there are no new keys."""
+        return self._registration.reason
+
+    @property
+    def key_server(self) -> IPv4Address | None:
+        """Whose turn it is, or was."""
+        return self._registration.key_server
+
+    @property
+    def attempts(self) -> int:
+        """Registrations begun, with any key server."""
+        return self._registration.attempts
 
     @property
     def membership(self) -> GroupMembership:
@@ -318,70 +303,20 @@ class GroupMember:
 
     # Registration.
 
-    def _server(self) -> Endpoint:
-        return self._servers[self._index]
-
-    def _attempt(self, now: float) -> None:
-        server = self._server()
-        self.key_server = server.address
-        self.attempts += 1
-        self._pull = None
-        self._events.append(self._beginnings[self._index])
-        # Phase 1 of a registration before is used again where it lasts for this one.
-        association = self._isakmp.association_with(server, until=now + self._isakmp.limits.reuse_seconds)
-        if association is not None:
-            self._request(association, now, reused=True)
-            return
-        self._set(State.PHASE1, self.reason or self._waiting[self._index])
-        self._isakmp.initiate(self._local, server, now)
-
-    def _failed(self, reason: str, now: float) -> None:
-        """This key server did not give us keys: the next one, after a pause once all have failed."""
-        server = self._server()
-        self._pull = None
-        reason = f"{server.address}: {reason}"
-        self._index += 1
-        if self._index < len(self.membership.key_servers):
-            self._set(State.PHASE1, reason)
-            self._events.append(member_log.goes_on())
-            self._timers.set(_Timer.RESUME, now)
-            return
-        self._index = 0
-        self._rounds += 1
-        pause = self._timing.pause_after(self._rounds)
-        # Members that lost the same key server do not all come back at once.
-        jitter = self._share() * pause * 0.2
-        self._timers.set(_Timer.RESUME, now + pause + jitter)
-        self._set(State.PAUSED, reason)
-
-    def _request(self, sa: Phase1Sa, now: float, *, reused: bool) -> None:
-        """Message 1 of GROUPKEY-PULL."""
-        self._pull = MemberPull.begin(self._isakmp, sa, self.membership, self._random, now, reused=reused)
-        self._set(State.REQUESTED, self.reason or f"{sa.peer.address}: waiting for the policy")
-
-    def _reject(self, sa: Phase1Sa, reason: str, now: float) -> None:
-        """Policy that we cannot take: say so and leave phase 1 (RFC 6407 3.3)."""
-        self._events.append(member_log.rejects(self.membership, sa.peer.address, reason))
-        self._pull = None
-        self._isakmp.notify(sa, NotifyType.NO_PROPOSAL_CHOSEN)
-        self._isakmp.delete(sa, now, "the policy is not acceptable")
-        self._failed(f"its policy is not acceptable: {reason}", now)
-
     def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
         self._keys.install(keys, now)
         self._push.registered()
         self.registered_with = server
         self.registered_at = now
         self.successes += 1
-        self._rounds = 0
         self._events.extend(member_log.succeeded(self.membership, server))
         self._schedule_registration(now)
         self._refresh_keys(now)
-        self._set(State.REGISTERED, "")
+        self._registration.succeeded()
 
     def _schedule_registration(self, now: float) -> None:
         self.next_registration = None
-        moment = registration_moment(known(self.keys), self._timing, self._share())
+        moment = registration_moment(known(self.keys), self._timing, share(self._random))
         if moment is not None:
             self._register_at(max(now + 1.0, moment))
 
@@ -396,69 +331,27 @@ class GroupMember:
     def on_established(self, sa: Phase1Sa, now: float) -> None:
         """Go on with GROUPKEY-PULL."""
         self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
-        # Or the key server has forgotten the SA under which we asked it, and was asked to prove itself anew.
-        again = self._pull is not None and self._pull.reused
-        if sa.initiator and sa.peer == self._server() and (self.state is State.PHASE1 or again):
-            self._abandon_pull()
-            self.reason = ""
-            self._request(sa, now, reused=False)
+        self._registration.on_established(sa, now)
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
-        """Phase 1 with the key server did not come to an end."""
-        if not failure.initiator or self.state is not State.PHASE1 or failure.peer != self._server():
-            return
-        self._events.append(failure_message(failure))
-        self._failed(failure.reason, now)
+        """See MemberRegistration."""
+        self._registration.on_failed(failure, now)
 
     def on_deleted(self, sa: Phase1Sa, reason: str, now: float) -> None:
-        """Phase 1 may end: data and keys do not need it. A registration under way does."""
-        if self._pull is not None and self._pull.is_under(sa):
-            self._failed(f"phase 1 ended during the registration: {reason}", now)
+        """See MemberRegistration."""
+        self._registration.on_deleted(sa, reason, now)
 
     def on_notification(self, sa: Phase1Sa, notification: Notification, now: float) -> None:
-        """The key server refuses the registration, or finds one of its messages bad."""
-        pull = self._pull
-        if pull is None or not pull.is_under(sa) or not notification.is_error:
-            return
-        reason = pull.refusal(sa, notification)
-        if reason is not None:
-            pull.settle(sa)
-            self._failed(reason, now)
+        """See MemberRegistration."""
+        self._registration.on_notification(sa, notification, now)
 
     def on_exchange(self, sa: Phase1Sa, received: Received, now: float) -> None:
-        """GROUPKEY-PULL, messages 2 and 4."""
-        pull = self._pull
-        header = received.header
-        ours = pull is not None and pull.owns(sa, header.message_id)
-        if pull is None or not ours or header.exchange != ExchangeType.GROUPKEY_PULL:
-            raise PeerError("no exchange of ours is waiting for this", NotifyType.INVALID_EXCHANGE_TYPE)
-        first = not pull.problem
-        try:
-            answer = pull.receive(sa, received, now)
-        except InvalidHash:
-            if first:
-                self._events.append(member_log.bad_hash(sa.peer.address))
-            raise
-        if isinstance(answer, Policy):
-            self._set(State.ACCEPTED, f"{sa.peer.address}: waiting for the keys")
-        elif isinstance(answer, GroupKeys):
-            self._pull = None
-            self._install(sa.peer.address, answer, now)
-        else:
-            self._reject(sa, answer.reason, now)
+        """See MemberRegistration."""
+        self._registration.on_exchange(sa, received, now)
 
     def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:
-        """The key server fell silent during GROUPKEY-PULL: phase 1 with it is worth nothing any more."""
-        pull = self._pull
-        if pull is None or not pull.owns(sa, message_id):
-            return
-        self._pull = None
-        self._isakmp.delete(sa, now, "the peer does not answer", tell=False)
-        if pull.reused and not pull.problem:
-            # A key server that restarted knows nothing of the old phase 1.
-            self._attempt(now)
-            return
-        self._failed(pull.problem or "it stopped to answer during GROUPKEY-PULL", now)
+        """See MemberRegistration."""
+        self._registration.on_request_failed(sa, message_id, now)
 
     def on_group_datagram(self, received: Received, now: float) -> None:
         """A rekey (GROUPKEY-PUSH): go by what it did to the keys."""
@@ -470,7 +363,7 @@ class GroupMember:
             self._events.append(member_log.keys_shortened(self.membership))
             left = min(tek.expires for tek in outcome.keys.teks.values()) - now
             # Spread over the first half of what is left: time for every key server of the list.
-            self._register_at(now + left * 0.5 * self._share())
+            self._register_at(now + left * 0.5 * share(self._random))
         else:
             if outcome.deleted:
                 self._events.append(member_log.keys_replaced(self.membership))
@@ -481,28 +374,15 @@ class GroupMember:
 
     def _come_back(self, now: float) -> None:
         """Everything was taken from us: register again, not all members at once (reference 4.5)."""
-        pause = self._timing.wiped * self._share()
+        pause = self._timing.wiped * share(self._random)
         self._events.append(member_log.keys_wiped(self.membership, pause))
         self._events.append(KeysLost(self.membership.name, policy=True))
         self._timers.cancel(_Timer.KEYS)
         self._timers.cancel(_Timer.REGISTER)
         self.next_registration = None
         if self.state is State.REGISTERED:
-            self._index = self._rounds = 0
-            self._timers.set(_Timer.RESUME, now + pause)
-            self._set(State.PAUSED, f"{self.registered_with}: it took the keys back")
-
-    def _share(self) -> float:
-        """A random number from 0 to 1."""
-        return int.from_bytes(self._random(2), "big") / 0xFFFF
+            self._registration.start_later(now + pause, f"{self.registered_with}: it took the keys back")
 
     def _register_at(self, moment: float) -> None:
         self.next_registration = moment
         self._timers.set(_Timer.REGISTER, moment)
-
-    # Telling.
-
-    def _set(self, state: State, reason: str) -> None:
-        if (state, reason) != (self.state, self.reason):
-            self.state, self.reason = state, reason
-            self._events.append(StateChanged(self.membership.name))

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from labctl.configuration import Encryption, KeyServerGroup
 from labctl.gdoi import GroupMember, encoding
-from labctl.gdoi.group_member import State
 from labctl.gdoi.key_path import KeyPath
+from labctl.gdoi.member_registration import State
 from labctl.gdoi.numbers import KdType, KekAttribute, LkhAttribute
 from labctl.gdoi.payloads import PARSERS, GdoiSa, KeyDownload, KeyPacket, LkhUpdateArray, SaKek
 from labctl.gdoi.payloads.lkh_key import MAX_LKH_KEYS, LkhKey

@@ -9,7 +9,7 @@ import pytest
 from gdoi_parties import DENY, KS1, PERMIT, World, group, group_member, key_server, member_address, signing_key
 
 from labctl.gdoi import GroupMember, KeyServer, ack, push
-from labctl.gdoi.group_member import State
+from labctl.gdoi.member_registration import State
 from labctl.isakmp.datagram import Datagram, Endpoint
 from labctl.isakmp.header import ExchangeType
 from labctl.isakmp.payloads import Delete, Identification, Payload

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
 from labctl.gdoi import GroupKeys, PolicyRule, TrafficEncryptionKey
-from labctl.gdoi.group_member import State
+from labctl.gdoi.member_registration import State
 from labctl.gdoi.numbers import GapAttribute, KdType, KekAttribute, SaAttribute, SaProtocol
 from labctl.gdoi.payloads import GdoiSa, GroupAssociatedPolicy, KeyPacket
 from labctl.isakmp.attributes import Attribute

@@ -20,7 +20,7 @@ from gdoi_parties import (
 )
 
 from labctl.configuration import AccessListEntry, Action, Cipher, DhGroup, Integrity, IsakmpPolicy, TransformSet
-from labctl.gdoi.group_member import State
+from labctl.gdoi.member_registration import State
 
 TRANSFORMS = [
     TransformSet(Cipher.AES_GCM, 128),

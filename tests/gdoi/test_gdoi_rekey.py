@@ -17,7 +17,7 @@ from labctl.configuration import (
     TransformSet,
 )
 from labctl.gdoi.events import KeysLost
-from labctl.gdoi.group_member import State
+from labctl.gdoi.member_registration import State
 from labctl.isakmp.datagram import Datagram
 from labctl.isakmp.header import ExchangeType
 

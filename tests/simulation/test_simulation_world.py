@@ -25,7 +25,7 @@ from labctl.configuration import (
 from labctl.esp import CryptoPolicy, Verdict
 from labctl.esp.policy import VerdictAction
 from labctl.gdoi import group as group_module
-from labctl.gdoi import group_member, key_tree, member_rekey, policy, timing
+from labctl.gdoi import group_member, key_tree, member_registration, member_rekey, policy, timing
 from labctl.gdoi.push import open_push
 from labctl.simulation import crossing, sharing
 from labctl.simulation.designs import design
@@ -216,7 +216,7 @@ def open_to_all(self: Any, packet: Any) -> Verdict:
     return Verdict(VerdictAction.CLEAR, (packet,))
 
 
-ORIGINAL_FAILED = group_member.GroupMember._failed
+ORIGINAL_FAILED = member_registration.MemberRegistration._failed
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ ORIGINAL_FAILED = group_member.GroupMember._failed
         (sharing, "open_push", with_an_old_number, REPLAYS, Invariant.REPLAY),
         (member_rekey, "age_of", never_old, LOSSES, Invariant.LENGTH),
         (group_module.Group, "exclude", nothing_changes, EVICTION, Invariant.EXCLUDED),
-        (group_member.GroupMember, "_failed", always_the_first, FAIL_OVER, Invariant.REGISTERED),
+        (member_registration.MemberRegistration, "_failed", always_the_first, FAIL_OVER, Invariant.REGISTERED),
         (CryptoPolicy, "_unmatched", open_to_all, CLOSED, Invariant.FAIL_CLOSE),
     ],
 )
