@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from labctl.configuration import Impairment
 from labctl.impairment.reading import RuleWords, read_rule
 from labctl.topology.problems import Problems
-from labctl.topology.raw import RawImpairment, RawLink
+from labctl.topology.raw_link import RawImpairment, RawLink
 from labctl.topology.shape import Shaped
 
 

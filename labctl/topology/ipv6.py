@@ -17,7 +17,7 @@ from labctl.configuration import NodeKind
 from labctl.topology.links import DraftLink, read_subnet6
 from labctl.topology.model import End, Group, Link, Node, Segment, SegmentKind
 from labctl.topology.problems import Position, Problems
-from labctl.topology.raw import RawNode
+from labctl.topology.raw_node import RawNode
 from labctl.topology.shape import Shaped
 
 _BLOCKS = {

@@ -15,7 +15,7 @@ from labctl.configuration.words import did_you_mean
 from labctl.topology.impairments import read_impairments
 from labctl.topology.model import Node
 from labctl.topology.problems import Position, Problems
-from labctl.topology.raw import RawLink
+from labctl.topology.raw_link import RawLink
 from labctl.topology.shape import Shaped
 
 # The agent's halves of a crypto interface are NAME.in and NAME.wire, which leaves ten of IFNAMSIZ's fifteen octets.

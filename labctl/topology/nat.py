@@ -11,7 +11,7 @@ from labctl.configuration.words import WordError, did_you_mean
 from labctl.topology.links import is_unicast
 from labctl.topology.model import End, Node, Segment
 from labctl.topology.problems import Position, Problems
-from labctl.topology.raw import RawNat, RawNode
+from labctl.topology.raw_node import RawNat, RawNode
 from labctl.topology.routing import Routing
 from labctl.topology.shape import Shaped
 

@@ -9,7 +9,8 @@ from labctl.configuration.certificate_identity import is_domain_name
 from labctl.configuration.words import did_you_mean
 from labctl.topology.model import CertificateFault, Group, Node, Pki
 from labctl.topology.problems import Problems
-from labctl.topology.raw import GROUP_NAME, RawFault
+from labctl.topology.raw import GROUP_NAME
+from labctl.topology.raw_pki import RawFault
 from labctl.topology.shape import Shaped
 
 

@@ -10,7 +10,7 @@ from labctl.configuration.translation import DSCP_NAMES, parse_dscp
 from labctl.configuration.words import WordError, did_you_mean
 from labctl.topology.model import Node, Segment, SegmentKind
 from labctl.topology.problems import Problems
-from labctl.topology.raw import RawNode, RawQos
+from labctl.topology.raw_node import RawNode, RawQos
 from labctl.topology.shape import Shaped
 
 

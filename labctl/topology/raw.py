@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from labctl.topology.raw_check import RawCheck
+from labctl.topology.raw_link import RawLinkForm
+from labctl.topology.raw_node import RawNodeForm
+from labctl.topology.raw_pki import RawPki
 from labctl.topology.raw_shape import RawShape as _Shape
-from labctl.topology.raw_tunnel import ADJUST_MSS, RawAdjustMssForm, RawCrypto
+from labctl.topology.raw_shape import is_list, is_mapping
 
 # A lab's name is a folder of the state directory and part of container names.
 LAB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
@@ -23,16 +26,11 @@ GROUP_NAME = r"[A-Za-z0-9_]{1,64}"
 
 # An hour in 3.6 seconds; beyond it, retransmission timers meet the machine's own delays.
 FASTEST_CLOCK = 1000
-# RFC 791: every host takes 576 octets; below it no tunnel makes sense. Above it, what veth carries.
-SMALLEST_MTU, LARGEST_MTU = 576, 9216
 # reference/cisco-getvpn.md 1.3: bounds of IOS; 30 days with long SA lifetimes.
 SHORTEST_TEK, SHORTEST_KEK, LONGEST_LIFETIME = 120, 300, 30 * 86400
-# Six bits (RFC 2474 3).
-LARGEST_DSCP = 63
 # reference/cisco-getvpn.md 1.3, range of IOS's `identity number`.
 LARGEST_IDENTITY = 2147483647
 LONGEST_DELAY = 65535
-LARGEST_SEED = 2**32 - 1
 # `rekey retransmit`: 10 to 60 seconds, 1 to 10 copies (reference/cisco-getvpn.md 1.3).
 SHORTEST_RETRANSMIT, LONGEST_RETRANSMIT, MOST_RETRANSMITS = 10, 60, 10
 # `crypto isakmp policy ... lifetime`: 60 to 86400 seconds on IOS.
@@ -46,11 +44,6 @@ MOST_HALF_OPEN = 99_999
 SHORTEST_RECOVERY, LONGEST_RECOVERY = 10, 3600
 # reference/cisco-getvpn.md 1.3: key servers of a group in all; 1.4: servers in a member's list.
 MOST_KEY_SERVERS = 8
-# Days: beyond it, dates of certificates would need another form than UTCTime soon (RFC 5280 4.1.2.5).
-LONGEST_VALIDITY = 3650
-
-
-KindWord: TypeAlias = Literal["host", "ce", "ks", "pe", "p", "switch"]
 
 
 class RawClock(_Shape):
@@ -61,111 +54,6 @@ class RawClock(_Shape):
         ge=0.1,
         le=FASTEST_CLOCK,
         description="Lab seconds in one real second: at 60, an hour passes in a minute.",
-    )
-
-
-class RawNat(_Shape):
-    """Address translation on a router (`ip nat`)."""
-
-    inside_source: list[str] = Field(
-        description="What follows 'ip nat inside source': 'static LOCAL GLOBAL', 'list PREFIX interface NAME overload' "
-        "or 'list PREFIX pool FIRST [LAST] overload'.",
-        examples=[["static 10.1.1.10 10.200.1.10", "list 10.1.1.0/24 interface eth0 overload"]],
-    )
-    inside: list[str] | None = Field(
-        default=None, description="Interfaces with 'ip nat inside'; of a ce, those of its LANs where it is left out."
-    )
-    outside: list[str] | None = Field(
-        default=None, description="Interfaces with 'ip nat outside'; of a ce, those to the provider."
-    )
-
-
-def _is_name(value: Any) -> str:
-    return "<name>" if isinstance(value, str) else "<number>"
-
-
-RawDscp: TypeAlias = Annotated[
-    Annotated[int, Field(ge=0, le=LARGEST_DSCP), Tag("<number>")] | Annotated[str, Tag("<name>")],
-    Discriminator(_is_name),
-]
-
-
-class RawMarkingRule(_Shape):
-    """A class of packets and the DSCP that is set (`class-map`, `set dscp`)."""
-
-    match: str = Field(
-        description="A line of an access list: what it permits is marked, what it denies keeps its DSCP.",
-        examples=["permit udp any any eq 5060"],
-    )
-    set_dscp: RawDscp = Field(description="ef, af31, cs3, default, ... or 0 to 63.")
-    ipv6: bool = Field(default=False, description="The line is of an IPv6 access list, and matches IPv6 packets.")
-
-
-class RawQos(_Shape):
-    """Marking of packets that come from a LAN (`service-policy input`)."""
-
-    rules: list[RawMarkingRule] = Field(description="The first that matches counts.")
-    interfaces: list[str] | None = Field(
-        default=None, description="Where packets come in; the ce's LANs where it is left out."
-    )
-
-
-class RawNode(_Shape):
-    """A node, long form."""
-
-    kind: KindWord = Field(description="What the node is.")
-    subnet: str | None = Field(default=None, description="Switch only: the LAN's prefix, for example 10.7.0.0/24.")
-    subnet6: str | None = Field(default=None, description="Switch only: the LAN's IPv6 prefix, a /64.")
-    nat: RawNat | None = Field(default=None, description="Routers only: address translation, before encryption.")
-    qos: RawQos | None = Field(default=None, description="ce only: marking, before encryption.")
-    crypto: RawCrypto | None = Field(default=None, description="ce only: how packets fit once they are encrypted.")
-    adjust_mss: RawAdjustMssForm | None = ADJUST_MSS
-
-
-class RawImpairment(_Shape):
-    """What a link does to frames. Times are real ones, not the lab clock's."""
-
-    sender: str | None = Field(default=None, alias="from", description="The node whose frames are meant: both ways.")
-    only: str | None = Field(
-        default=None, description="Frames that this capture filter takes.", examples=["udp port 848"]
-    )
-    packets: str | None = Field(
-        default=None, description="Of those only some, counted from 1.", examples=["3", "1-5, 8"]
-    )
-    delay: str | None = Field(default=None, description="How much longer frames take.", examples=["20 ms"])
-    jitter: str | None = Field(default=None, description="By how much the delay varies, up and down.")
-    loss: str | None = Field(default=None, description="Share of frames lost.", examples=["0.5 %"])
-    burst: float = Field(default=1.0, ge=1, le=1000, description="Mean number of frames lost in a row.")
-    duplicate: str | None = Field(default=None, description="Share of frames that come twice.")
-    reorder: str | None = Field(default=None, description="Share of frames that the next one overtakes.")
-    corrupt: str | None = Field(default=None, description="Share of frames with one bit turned.")
-    rate: str | None = Field(default=None, description="Bits a second.", examples=["10 Mbit/s"])
-    queue: int = Field(default=1000, ge=1, le=100_000, description="Frames that may wait for the rate.")
-    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Another number is another course of chance.")
-
-
-def _is_list(value: Any) -> str:
-    return "<several>" if isinstance(value, list) else "<one>"
-
-
-RawImpairmentForm: TypeAlias = Annotated[
-    Annotated[RawImpairment, Tag("<one>")] | Annotated[list[RawImpairment], Tag("<several>")], Discriminator(_is_list)
-]
-
-
-class RawLink(_Shape):
-    """A link, long form."""
-
-    ends: list[str] = Field(
-        min_length=2, max_length=2, description="NODE[:INTERFACE] [ADDRESS/LENGTH], twice.", examples=[["ce1", "pe1"]]
-    )
-    subnet: str | None = Field(default=None, description="The link's prefix; planned where it is left out.")
-    subnet6: str | None = Field(default=None, description="The link's IPv6 prefix, a /64; planned where left out.")
-    mtu: int = Field(default=1500, ge=SMALLEST_MTU, le=LARGEST_MTU, description="Octets of the largest IP packet.")
-    impair: RawImpairmentForm = Field(
-        default=[],
-        description="What the link does to frames: one rule, or several, of which the first that takes a frame counts.",
-        examples=[{"delay": "20 ms", "loss": "0.5 %"}],
     )
 
 
@@ -297,50 +185,14 @@ class RawAuthorization(_Shape):
     )
 
 
-class RawFault(_Shape):
-    """What is wrong with a node's certificate, on purpose."""
-
-    authority: str | None = Field(default=None, description="Another CA issued it; the node trusts that one alone.")
-    fqdn: str | None = Field(default=None, description="It was issued to this name, not to the node's own.")
-    expired: bool = Field(default=False, description="It ended before the lab began.")
-    revoked: bool = Field(default=False, description="It is on its CA's revocation list from the start.")
-
-
-class RawPki(_Shape):
-    """The lab's own certification authority."""
-
-    authority: str = Field(default="LAB_CA", description="Name of the CA, and of the nodes' trustpoints.")
-    domain: str = Field(default="lab.example", description="Domain of the nodes: ce1 is ce1.lab.example.")
-    rsa_bits: Literal[2048, 3072, 4096] = Field(default=2048, description="Modulus of RSA keys.")
-    ecdsa_bits: Literal[256, 384] = Field(default=256, description="Curve of ECDSA keys.")
-    identity: Literal["fqdn", "dn"] = Field(
-        default="fqdn", description="What nodes call themselves in phase 1: domain name, or subject of the certificate."
-    )
-    revocation_check: Literal["crl", "none"] = Field(default="crl", description="Refuse revoked certificates, or not.")
-    validity: int = Field(
-        default=365, ge=1, le=LONGEST_VALIDITY, description="Days for which certificates and CRLs are valid."
-    )
-    faults: dict[str, RawFault] = Field(default={}, description="Node -> what is wrong with its certificate.")
-
-
-def _is_mapping(value: Any) -> str:
-    return "<long>" if isinstance(value, (dict, BaseModel)) else "<short>"
-
-
 RawIsakmpPolicies: TypeAlias = Annotated[
-    Annotated[RawIsakmp, Tag("<one>")] | Annotated[list[RawIsakmp], Tag("<several>")], Discriminator(_is_list)
+    Annotated[RawIsakmp, Tag("<one>")] | Annotated[list[RawIsakmp], Tag("<several>")], Discriminator(is_list)
 ]
 RawKeys: TypeAlias = Annotated[
-    Annotated[str, Tag("<short>")] | Annotated[dict[str, str], Tag("<long>")], Discriminator(_is_mapping)
-]
-RawNodeForm: TypeAlias = Annotated[
-    Annotated[KindWord, Tag("<short>")] | Annotated[RawNode, Tag("<long>")], Discriminator(_is_mapping)
+    Annotated[str, Tag("<short>")] | Annotated[dict[str, str], Tag("<long>")], Discriminator(is_mapping)
 ]
 RawMemberForm: TypeAlias = Annotated[
-    Annotated[str, Tag("<short>")] | Annotated[RawMember, Tag("<long>")], Discriminator(_is_mapping)
-]
-RawLinkForm: TypeAlias = Annotated[
-    Annotated[str, Tag("<short>")] | Annotated[RawLink, Tag("<long>")], Discriminator(_is_mapping)
+    Annotated[str, Tag("<short>")] | Annotated[RawMember, Tag("<long>")], Discriminator(is_mapping)
 ]
 
 

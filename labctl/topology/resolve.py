@@ -20,7 +20,8 @@ from labctl.topology.nat import read_translations
 from labctl.topology.pki_section import read_pki
 from labctl.topology.problems import Position, Problem, Problems, TopologyErrors
 from labctl.topology.qos import read_markings
-from labctl.topology.raw import NODE_NAME, RawIsakmpSettings, RawNode
+from labctl.topology.raw import NODE_NAME, RawIsakmpSettings
+from labctl.topology.raw_node import RawNode
 from labctl.topology.routing import Routing
 from labctl.topology.shape import Shaped, shape
 from labctl.topology.source import MAX_OCTETS, parse

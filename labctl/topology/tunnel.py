@@ -8,7 +8,7 @@ from labctl.configuration import DfBit, Fragmentation, MssAdjustment, NodeKind, 
 from labctl.configuration.words import did_you_mean
 from labctl.topology.model import Node, Segment, SegmentKind
 from labctl.topology.problems import Problems
-from labctl.topology.raw import RawNode
+from labctl.topology.raw_node import RawNode
 from labctl.topology.raw_tunnel import RawAdjustMss
 from labctl.topology.shape import Shaped
 
