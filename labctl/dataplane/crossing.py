@@ -11,10 +11,12 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 
+from labctl.dataplane.crossing_ipv6 import ETHERTYPE_AND_VERSION, Ipv6Crossing
 from labctl.dataplane.memory import ETHERNET, Frames
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropPacket, DropReason, ip
 from labctl.esp.flows import KnownFlows
+from labctl.esp.flows_ipv6 import KnownIpv6Flows
 from labctl.esp.ip import PROTOCOL_ESP, PROTOCOL_IPV4
 from labctl.esp.policy import VerdictAction
 
@@ -51,12 +53,14 @@ class Crossing:
         self.drops: Counter[str] = Counter()
         self._on_drop = on_drop
         self._flows: KnownFlows | None = None
+        self._ipv6: Ipv6Crossing | None = None
         self.install(policy)
 
     def install(self, policy: CryptoPolicy | None) -> None:
         """The policy that counts from the next frame on; None lets everything pass."""
         self.policy = policy
         self._flows = None if policy is None else KnownFlows(policy)
+        self._ipv6 = None if policy is None else Ipv6Crossing(KnownIpv6Flows(policy))
 
     def outbound(self, source: memoryview, frames: Frames, out: Transmitter, back: Transmitter) -> None:
         """Frames of the kernel's side, in `source`, to the wire. `back` is for what goes back to the kernel."""
@@ -110,6 +114,18 @@ class Crossing:
                         target, place, macs, word, total, identification, fragment, life, check, flow.addresses
                     )
                     sizes[number] = end - place
+                    number += 1
+                    continue
+            elif word >> 12 == ETHERTYPE_AND_VERSION and self._ipv6 is not None:
+                try:
+                    octets = self._ipv6.outbound(source, start, size, target, places[number])
+                except DropPacket as drop:
+                    self._drop_ipv6(drop.reason, source, start)
+                    if self._flows is flows:
+                        continue
+                    break
+                if octets:
+                    sizes[number] = octets
                     number += 1
                     continue
             number = self._slow(source[start : start + size], out, back, number, OUTBOUND)
@@ -181,6 +197,18 @@ class Crossing:
                     sizes[number] = size
                     number += 1
                     continue
+            elif word >> 12 == ETHERTYPE_AND_VERSION and self._ipv6 is not None:
+                try:
+                    octets = self._ipv6.inbound(source, start, size, target, places[number])
+                except DropPacket as drop:
+                    self._drop_ipv6(drop.reason, source, start)
+                    if self._flows is flows:
+                        continue
+                    break
+                if octets:
+                    sizes[number] = octets
+                    number += 1
+                    continue
             number = self._slow(source[start : start + size], out, back, number, INBOUND)
             if self._flows is not flows:
                 break
@@ -226,6 +254,11 @@ class Crossing:
         if number and (lost := out.send(number)):
             self.drops[f"{way}-lost"] += lost
         return 0
+
+    def _drop_ipv6(self, reason: DropReason, source: memoryview, start: int) -> None:
+        begin = start + ETHERNET
+        length = int.from_bytes(source[begin + 4 : begin + 6], "big")
+        self._drop(reason, source[begin : begin + ip.IPV6_HEADER + length])
 
     def _drop(self, reason: DropReason, packet: memoryview) -> None:
         self.drops[reason.value] += 1

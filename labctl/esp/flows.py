@@ -84,7 +84,7 @@ class KnownFlows:
                 return None
             flow = self._decide(ends, protocol, packet)
             if flow is not None:
-                _learn(known, ends, key, protocol, flow)
+                learn(known, ends, key, protocol, flow)
         return flow
 
     def find_clear(self, ends: bytes, protocol: int, packet: memoryview) -> bool:
@@ -94,14 +94,14 @@ class KnownFlows:
             return True
         if protocol in self._unknowable or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
             return False
-        _learn(self.clear, ends, key, protocol, protocol)
+        learn(self.clear, ends, key, protocol, protocol)
         return True
 
     def find_association(self, ends: bytes) -> SecurityAssociation | None:
         """The SA of an ESP packet."""
         association = self.policy.associations.get(int.from_bytes(ends[8:], "big"))
         if association is not None:
-            _make_room(self.associations)
+            make_room(self.associations)
             self.associations[ends] = association
         return association
 
@@ -111,7 +111,7 @@ class KnownFlows:
         flow = self.opened.get(key)
         if flow is None or flow.outer != outer:
             self.policy.check_selectors(int.from_bytes(outer[8:], "big"), inner)
-            _learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
+            learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
 
     def _decide(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         policy = self.policy
@@ -139,11 +139,13 @@ def _key(ends: bytes, protocol: int) -> bytes:
 _Value = TypeVar("_Value")
 
 
-def _learn(known: dict[bytes, _Value], ends: bytes, key: bytes, protocol: int, value: _Value) -> None:
-    _make_room(known)
+def learn(known: dict[bytes, _Value], ends: bytes, key: bytes, protocol: int, value: _Value) -> None:
+    """Remember a value by `ends`, of a protocol with ports, or by the key that says the protocol."""
+    make_room(known)
     known[ends if protocol in ip.PORT_PROTOCOLS and ends not in known else key] = value
 
 
-def _make_room(known: dict[bytes, _Value]) -> None:
+def make_room(known: dict[bytes, _Value]) -> None:
+    """Knowledge starts over when it is full."""
     if len(known) >= MAX_FLOWS:
         known.clear()
