@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "esp": {"crypto", "configuration"},
     "mpls": {"configuration"},
     "impairment": {"configuration"},
-    "dataplane": {"esp", "mpls", "configuration"},
+    "dataplane": {"esp", "mpls", "kernel", "configuration"},
     "ios": {"configuration"},
     "kernel": {"configuration"},
     "node": {"ios", "gdoi", "coop", "dataplane", "esp", "isakmp", "crypto", "door", "configuration", "kernel"},

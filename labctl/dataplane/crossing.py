@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 
 from labctl.dataplane.crossing_ipv6 import ETHERTYPE_AND_VERSION, Ipv6Crossing
-from labctl.dataplane.memory import ETHERNET, Frames
+from labctl.dataplane.memory import Frames
 from labctl.dataplane.transmit import Transmitter
 from labctl.esp import CryptoPolicy, DropPacket, DropReason, ip
 from labctl.esp.flows import KnownFlows
 from labctl.esp.flows_ipv6 import KnownIpv6Flows
 from labctl.esp.ip import PROTOCOL_ESP, PROTOCOL_IPV4
 from labctl.esp.policy import VerdictAction
+from labctl.kernel.vnet import ETHERNET
 
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 
-from labctl.dataplane.memory import ETHERNET
 from labctl.esp.flows_ipv6 import ADDRESSES, UNKNOWABLE, KnownIpv6Flows
 from labctl.esp.ip import IPV6_HEADER, PROTOCOL_ESP, PROTOCOL_IPV6
+from labctl.kernel.vnet import ETHERNET
 
 # A header, and ports behind it.
 _SHORTEST = IPV6_HEADER + 4

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from labctl.dataplane.memory import ETHERNET
 from labctl.dataplane.packet_socket import PacketSocket
 from labctl.dataplane.transmit import PLACE, Message, Transmitter
-from labctl.dataplane.vnet import GSO_TCPV4, NEEDS_CHECKSUM, VNET, in_machine_order
 from labctl.esp.ip import MAX_PACKET, PROTOCOL_TCP, header_checksum
+from labctl.kernel.vnet import ETHERNET, GSO_TCPV4, NEEDS_CHECKSUM, VNET, in_machine_order
 
 # A run of fewer costs more to find than to send one by one.
 SHORTEST_RUN = 3

@@ -6,12 +6,9 @@ import contextlib
 import mmap
 
 from labctl.esp.transforms import HEADROOM, TAILROOM
+from labctl.kernel.vnet import ETHERNET, VLAN_TAG
 
-ETHERNET, VLAN_TAG, MACS_OCTETS = 14, 4, 12
 PAGE, CACHE_LINE = mmap.PAGESIZE, 64
-
-# Of a frame from the kernel: Ethernet, with tags, and what the length of an IP packet can say.
-LARGEST_FRAME = ETHERNET + 2 * VLAN_TAG + 40 + 65_535
 
 # What stands before a frame in the slot of a ring: struct tpacket2_hdr, a sockaddr_ll and a vnet header, aligned.
 SLOT_HEADER = 90

@@ -13,9 +13,11 @@ import socket
 import struct
 from collections.abc import Callable
 
+from labctl.kernel.vnet import PACKET_VNET_HDR
+
 ETH_P_ALL = 0x0003
 SOL_PACKET = 263
-PACKET_ADD_MEMBERSHIP, PACKET_STATISTICS, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 1, 6, 15, 23
+PACKET_ADD_MEMBERSHIP, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 1, 6, 23
 PACKET_MR_PROMISC = 1
 SIOCGIFMTU = 0x8921
 
@@ -35,7 +37,7 @@ class PacketSocket:
     """Frames of one interface. `prepare` is called before the first can arrive. `fileno` is for the event loop.
 
     With `vnet` a header stands before each frame, both ways, that says what is left to do to it: checksum, segmentation
-    (labctl.dataplane.vnet).
+    (labctl.kernel.vnet).
     """
 
     vnet = False

@@ -13,10 +13,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Protocol
 
-from labctl.dataplane.memory import CACHE_LINE, MACS_OCTETS, PAGE, VLAN_TAG, Frames, close_map, stride_for
+from labctl.dataplane.memory import CACHE_LINE, PAGE, Frames, close_map, stride_for
 from labctl.dataplane.packet_socket import LOST, SOL_PACKET, PacketSocket
-from labctl.dataplane.vnet import NEEDS_CHECKSUM, VNET, finish_checksum, read_vnet
 from labctl.esp.transforms import HEADROOM
+from labctl.kernel.vnet import MACS_OCTETS, NEEDS_CHECKSUM, VLAN_TAG, VNET, finish_checksum, read_vnet
 
 if TYPE_CHECKING:
     from labctl.dataplane.segmentation import Segmenter

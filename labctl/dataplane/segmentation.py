@@ -14,11 +14,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from labctl.dataplane.memory import ETHERNET, LARGEST_FRAME, VLAN_TAG, Frames, close_map, stride_for
+from labctl.dataplane.memory import Frames, close_map, stride_for
 from labctl.dataplane.transmit import PLACE
-from labctl.dataplane.vnet import GSO_ECN, GSO_TCPV4, GSO_TCPV6, VNET, in_machine_order, read_vnet
 from labctl.esp.ip import PROTOCOL_TCP
 from labctl.esp.transforms import TAILROOM
+from labctl.kernel.vnet import (
+    ETHERNET,
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    LARGEST_FRAME,
+    VLAN_TAG,
+    VNET,
+    in_machine_order,
+    read_vnet,
+)
 
 # Packets that are cut at a time, in memory that stays in the caches meanwhile.
 ROWS = 64

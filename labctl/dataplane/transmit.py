@@ -14,8 +14,8 @@ import socket
 
 from labctl.dataplane.memory import close_map, stride_for
 from labctl.dataplane.packet_socket import GONE, LOST, PacketSocket
-from labctl.dataplane.vnet import VNET
 from labctl.esp.transforms import HEADROOM
+from labctl.kernel.vnet import VNET
 
 # Where a frame begins in its slot: IP and TCP headers then do so at a multiple of four octets, where sums are fastest.
 PLACE = HEADROOM + 2

@@ -1,7 +1,7 @@
 """The `capture` operation: whole frames of an interface, both directions, as they pass (docs/internals.md, The agent).
 
 Between the halves of a crypto interface, and on `lo`, TCP passes in frames of 64 KB, and checksums may be missing. What
-is captured is what a wire would carry: packets, with their checksums (labctl.dataplane.vnet).
+is captured is what a wire would carry: packets, with their checksums (labctl.kernel.vnet).
 
 Facts: packet(7), linux/if_packet.h (struct tpacket_auxdata, tpacket_stats), socket(7) (SO_TIMESTAMPNS).
 """
@@ -20,10 +20,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from labctl.configuration import NodeConfiguration
-from labctl.dataplane.memory import LARGEST_FRAME, MACS_OCTETS
-from labctl.dataplane.packet_socket import PACKET_VNET_HDR
-from labctl.dataplane.vnet import NEEDS_CHECKSUM, VNET, finish_checksum, read_vnet
 from labctl.door import Call, DoorError
+from labctl.kernel.vnet import (
+    LARGEST_FRAME,
+    MACS_OCTETS,
+    NEEDS_CHECKSUM,
+    PACKET_VNET_HDR,
+    VNET,
+    finish_checksum,
+    read_vnet,
+)
 from labctl.node.arguments import Arguments
 from labctl.node.waiting import readable
 

@@ -18,7 +18,7 @@ from labctl.dataplane.joining import SHORTEST_RUN, JoiningTransmitter
 from labctl.dataplane.packet_socket import PacketSocket
 from labctl.dataplane.segmentation import Segmenter
 from labctl.dataplane.transmit import Message, Vector
-from labctl.dataplane.vnet import (
+from labctl.kernel.vnet import (
     GSO_NONE,
     GSO_TCPV4,
     GSO_TCPV6,

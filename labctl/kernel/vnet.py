@@ -10,6 +10,14 @@ import struct
 import sys
 from typing import NamedTuple
 
+ETHERNET, VLAN_TAG, MACS_OCTETS = 14, 4, 12
+
+# Of a frame from the kernel: Ethernet, with tags, and what the length of an IP packet can say.
+LARGEST_FRAME = ETHERNET + 2 * VLAN_TAG + 40 + 65_535
+
+# Of SOL_PACKET: a vnet header before every frame, both ways (linux/if_packet.h).
+PACKET_VNET_HDR = 15
+
 # flags, kind of segmentation, header octets, payload octets of a segment, where a checksum begins, its place from
 # there. All in the machine's byte order (packet(7)).
 VNET = struct.Struct("=BBHHHH")
