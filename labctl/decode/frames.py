@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labctl.decode.isakmp import RekeyKey, is_opened, readable
+from labctl.decode.isakmp import Exchanges, is_opened, readable
+from labctl.decode.keys import ExchangeKey, RekeyKey
 from labctl.isakmp.datagram import GDOI_PORT
 from labctl.isakmp.header import ExchangeType
 
@@ -21,9 +22,10 @@ _ONCE = (ExchangeType.MAIN_MODE, ExchangeType.INFORMATIONAL, ExchangeType.GROUPK
 class Frames:
     """Makes frames readable, one after the other; `opened` and `locked` count rekeys."""
 
-    def __init__(self, keys: Mapping[bytes, RekeyKey]) -> None:
+    def __init__(self, keys: Mapping[bytes, RekeyKey], exchanges: Mapping[bytes, ExchangeKey]) -> None:
         self.opened = self.locked = self.copies = 0
         self._keys = keys
+        self._exchanges = Exchanges(exchanges)
         self._seen: set[bytes] = set()
 
     def take(self, frame: bytes) -> bytes | None:
@@ -42,7 +44,7 @@ class Frames:
                 self.copies += 1
                 return None
             self._seen.add(copy)
-        changed = readable(data, self._keys)
+        changed = self._exchanges.readable(readable(data, self._keys))
         if is_opened(data, changed):
             self.opened += 1
         elif data[EXCHANGE] == ExchangeType.GROUPKEY_PUSH:

@@ -1,17 +1,19 @@
 """GDOI datagrams in the form that Wireshark's ISAKMP dissector reads (reference/gdoi-protocol.md 10.1).
 
 - Rekeys (exchange 33): no key log of its own opens them. Decrypted, the flag E cleared, without their padding.
+- Exchanges under phase 1, GROUPKEY-PULL first of all: it opens them only where it saw phase 1. The same with them.
 - SAT: it takes ID lengths for two octets, against RFC 6407 5.4.1: they are made so, and the lengths around them fit.
 - Messages 1 and 2 of Main Mode: it learns algorithms from domain of interpretation 1 alone, so 2 becomes 1; with that,
-  `ikev1_decryption_table` opens the rest of phase 1 and GROUPKEY-PULL.
+  `ikev1_decryption_table` opens the rest of phase 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping
 
 from labctl import crypto
+from labctl.decode.keys import ExchangeKey, RekeyKey
 from labctl.isakmp.errors import PeerError
 from labctl.isakmp.header import HEADER_OCTETS, Doi, ExchangeType, Flag, Header, PayloadType
 
@@ -27,41 +29,6 @@ _SA_FIXED_OCTETS = 16
 _SA_NEXT = 12
 
 
-class RekeyKeyError(ValueError):
-    """A line that is no key of rekeys."""
-
-
-@dataclass(frozen=True, slots=True)
-class RekeyKey:
-    """A KEK: the cookies of its rekeys, the one IV of its messages (RFC 6407 5.6.2), the key."""
-
-    spi: bytes
-    iv: bytes = field(repr=False)
-    key: bytes = field(repr=False)
-
-    @property
-    def cipher(self) -> crypto.BlockCipher:
-        """By the size of the IV: keys of 24 octets are of both kinds."""
-        aes = crypto.block_size(crypto.BlockCipher.AES)
-        return crypto.BlockCipher.AES if len(self.iv) == aes else crypto.BlockCipher.TRIPLE_DES
-
-
-def read_rekey_keys(lines: Iterable[str]) -> dict[bytes, RekeyKey]:
-    """KEKs by SPI, of the key log's `gdoi_kek`. Raises RekeyKeyError with the number of the line."""
-    found = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            spi, iv, key = (bytes.fromhex(word) for word in line.strip().split(","))
-            if len(spi) != 16 or len(iv) not in (8, 16) or len(key) not in (16, 24, 32):
-                raise ValueError
-        except ValueError:
-            raise RekeyKeyError(f"line {number} is not SPI, IV and key in hexadecimal digits") from None
-        found[spi] = RekeyKey(spi, iv, key)
-    return found
-
-
 def readable(data: bytes, keys: Mapping[bytes, RekeyKey]) -> bytes:
     """A datagram as the dissector wants it; as it is where there is nothing to do or to be done."""
     try:
@@ -71,8 +38,48 @@ def readable(data: bytes, keys: Mapping[bytes, RekeyKey]) -> bytes:
     if header.exchange == ExchangeType.MAIN_MODE and not header.flags & Flag.ENCRYPTION:
         return _with_ipsec_doi(header, data)
     if header.exchange == ExchangeType.GROUPKEY_PUSH and header.flags & Flag.ENCRYPTION and header.cookies in keys:
-        return _opened(header, data, keys[header.cookies])
+        key = keys[header.cookies]
+        return _decrypted(header, data, key.cipher, key.key, key.iv)
     return data
+
+
+# Exchanges whose last blocks are remembered, for the IV of their next message.
+MAX_EXCHANGES = 4096
+
+# In clear, or encrypted otherwise.
+_NOT_UNDER_PHASE_1 = (ExchangeType.MAIN_MODE, ExchangeType.GROUPKEY_PUSH, ExchangeType.GROUPKEY_PUSH_ACK)
+
+
+class Exchanges:
+    """Decrypts exchanges under phase 1, in the order in which their messages were captured."""
+
+    def __init__(self, keys: Mapping[bytes, ExchangeKey]) -> None:
+        self._keys = keys
+        # Of each exchange the last block of the last message that could be read, if any, and of the last one.
+        self._blocks: OrderedDict[tuple[bytes, int], tuple[bytes | None, bytes]] = OrderedDict()
+
+    def readable(self, data: bytes) -> bytes:
+        """A message of GROUPKEY-PULL, or another one under phase 1; as it is where it is none, or has no key."""
+        try:
+            header = Header.parse(data)
+        except PeerError:
+            return data
+        if not header.flags & Flag.ENCRYPTION or header.exchange in _NOT_UNDER_PHASE_1:
+            return data
+        name, key = (header.cookies, header.message_id), self._keys.get(header.cookies)
+        read, last = self._blocks.pop(name, (None, None))
+        changed = data
+        if key is not None:
+            # The messages before may be missing here, or the last one was nobody's: so either may be the one before.
+            first = key.first_iv(header.message_id) if read is None else read
+            for iv in (first, last):
+                if changed is data and iv is not None:
+                    changed = _decrypted(header, data, key.cipher, key.key, iv[-len(key.last_block) :])
+        block = data[-16:]
+        self._blocks[name] = (block if changed is not data else read, block)
+        if len(self._blocks) > MAX_EXCHANGES:
+            self._blocks.popitem(last=False)
+        return changed
 
 
 def is_opened(before: bytes, after: bytes) -> bool:
@@ -88,9 +95,9 @@ def _with_ipsec_doi(header: Header, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _opened(header: Header, data: bytes, key: RekeyKey) -> bytes:
+def _decrypted(header: Header, data: bytes, cipher: crypto.BlockCipher, key: bytes, iv: bytes) -> bytes:
     try:
-        plaintext = crypto.cbc_decrypt(key.cipher, key.key, key.iv, data[HEADER_OCTETS:])
+        plaintext = crypto.cbc_decrypt(cipher, key, iv, data[HEADER_OCTETS:])
     except ValueError:
         return data
     chain = _chain(header.next_payload, plaintext)

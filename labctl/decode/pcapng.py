@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import BinaryIO
 
 from labctl.decode.frames import Frames
-from labctl.decode.isakmp import RekeyKey
+from labctl.decode.keys import ExchangeKey, RekeyKey
 
 SECTION_HEADER, ENHANCED_PACKET = 0x0A0D0D0A, 6
 BYTE_ORDER_MAGIC = b"\x4d\x3c\x2b\x1a"
@@ -31,9 +32,14 @@ class Counts:
     copies: int
 
 
-def decode(source: BinaryIO, target: BinaryIO, keys: Mapping[bytes, RekeyKey]) -> Counts:
+def decode(
+    source: BinaryIO,
+    target: BinaryIO,
+    keys: Mapping[bytes, RekeyKey],
+    exchanges: Mapping[bytes, ExchangeKey] = MappingProxyType({}),
+) -> Counts:
     """Copy a capture, made readable. Raises NotPcapng."""
-    frames, packets = Frames(keys), 0
+    frames, packets = Frames(keys, exchanges), 0
     for kind, block in _blocks(source):
         body = _packet(block, frames) if kind == ENHANCED_PACKET else block
         if body is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from labctl.configuration import SaDirection
+from labctl.configuration import Hash, SaDirection
 from labctl.gdoi.policy import GroupKeys
+from labctl.isakmp.sa import Phase1Sa
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,19 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Phase1KeyLog:
-    """For a key log on request: the cipher key of a phase-1 SA."""
+    """For a key log on request: the cipher key of a phase-1 SA, and where the IVs of its exchanges come from: its hash
+    and the last block of phase 1 (RFC 2409 appendix B)."""
 
-    initiator_cookie: bytes
+    cookies: bytes
     cipher_key: bytes = field(repr=False)
+    hash: Hash
+    last_block: bytes = field(repr=False)
     peer: IPv4Address
+
+    @classmethod
+    def of(cls, sa: Phase1Sa) -> Phase1KeyLog:
+        """What there is to log of an SA."""
+        return cls(sa.cookies, sa.keys.cipher_key, sa.keys.hash, sa.last_block, sa.peer.address)
 
 
 @dataclass(frozen=True, slots=True)

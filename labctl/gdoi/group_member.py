@@ -330,7 +330,7 @@ class GroupMember:
 
     def on_established(self, sa: Phase1Sa, now: float) -> None:
         """Go on with GROUPKEY-PULL."""
-        self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
+        self._events.append(Phase1KeyLog.of(sa))
         self._registration.on_established(sa, now)
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:

@@ -232,7 +232,7 @@ class KeyServer:
 
     def on_established(self, sa: Phase1Sa, now: float) -> None:
         """Phase 1 is there; a PULL will follow."""
-        self._events.append(Phase1KeyLog(sa.cookies[:8], sa.keys.cipher_key, sa.peer.address))
+        self._events.append(Phase1KeyLog.of(sa))
 
     def on_failed(self, failure: Phase1Failed, now: float) -> None:
         """Say why a member did not come through phase 1 (reference/cisco-getvpn.md 4)."""

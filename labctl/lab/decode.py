@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from labctl.decode import Counts, NotPcapng, RekeyKey, RekeyKeyError, decode, read_rekey_keys
+from labctl.decode import Counts, KeyLineError, NotPcapng, decode, read_exchange_keys, read_rekey_keys
 from labctl.lab.errors import BadRequest
 from labctl.lab.keylog import TABLES
 
 
 def decode_file(source: Path, target: Path, keylog: Path) -> Counts:
     """Write `target`, mode 0600: what it shows was encrypted. Raises BadRequest; then `target` is as it was."""
-    keys = _keys(keylog / TABLES["rekey"])
+    keys = _keys(keylog / TABLES["rekey"], read_rekey_keys)
+    exchanges = _keys(keylog / TABLES["exchange"], read_exchange_keys)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with source.open("rb") as capture, os.fdopen(os.open(part, _NEW, 0o600), "wb") as copy:
-            counts = decode(capture, copy, keys)
+            counts = decode(capture, copy, keys, exchanges)
         part.replace(target)
     except NotPcapng as error:
         raise BadRequest(f"{source} is not a whole pcapng file: {error}", "'labctl capture -w' writes one") from None
@@ -28,17 +31,19 @@ def decode_file(source: Path, target: Path, keylog: Path) -> Counts:
     return counts
 
 
+K = TypeVar("K")
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-def _keys(table: Path) -> dict[bytes, RekeyKey]:
+def _keys(table: Path, read: Callable[[Iterable[str]], dict[bytes, K]]) -> dict[bytes, K]:
     try:
-        return read_rekey_keys(table.read_text().splitlines())
+        return read(table.read_text().splitlines())
     except FileNotFoundError:
         raise BadRequest(
-            f"there is no key log of rekeys at {table}", "'labctl up --keylog' keeps one; --keys names its folder"
+            f"there is no key log of GDOI at {table}", "'labctl up --keylog' keeps one; --keys names its folder"
         ) from None
     except OSError as error:
         raise BadRequest(f"{table}: {error.strerror}") from None
-    except RekeyKeyError as error:
+    except KeyLineError as error:
         raise BadRequest(f"{table}: {error}") from None

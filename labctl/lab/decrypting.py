@@ -59,7 +59,7 @@ class Decryption:
         counts = decode_file(self._capture, self._capture, self.folder)
         locked = f", {counts.locked} without a key" if counts.locked else ""
         copies = f"; {counts.copies} copies left out" if counts.copies else ""
-        held = f"keys of {len(self.tables.spis)} SAs and {self.tables.registrations} registrations are in {self.folder}"
+        held = f"keys of {len(self.tables.spis)} SAs and {self.tables.phase1} phase 1 SAs are in {self.folder}"
         self._tell(f"{held}; {counts.opened} rekeys decrypted{locked}{copies}")
         programs = (TSHARK, WIRESHARK)
         if not any(shutil.which(name) for name in programs):

@@ -10,13 +10,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from labctl.decode import RekeyKey, read_rekey_keys
 from labctl.door import Connection
 from labctl.lab.directory import LabDirectory, write_private
 
+if TYPE_CHECKING:
+    from labctl.decode import ExchangeKey, RekeyKey
+
 # The kind of a key -> the table of Wireshark's that takes its line (reference/gdoi-protocol.md, section 10).
-TABLES = {"isakmp": "ikev1_decryption_table", "esp": "esp_sa", "rekey": "gdoi_kek"}
+# The last two are for `labctl decode`.
+TABLES = {"isakmp": "ikev1_decryption_table", "esp": "esp_sa", "rekey": "gdoi_kek", "exchange": "gdoi_exchange"}
 
 # Sequence numbers under an SA of a group come from many senders: to analyse them as one's would only warn.
 SETTINGS = {
@@ -35,26 +39,31 @@ class KeyTables:
     """Keys that are known so far, each once, in the order in which they came."""
 
     def __init__(self) -> None:
-        # By SPI, for `labctl.decode`, which may hold on to it while keys come.
+        # By SPI and by cookies, for `labctl.decode`, which may hold on to them while keys come.
         self.rekeys: dict[bytes, RekeyKey] = {}
+        self.exchanges: dict[bytes, ExchangeKey] = {}
         self.spis: set[int] = set()
         self._lines: dict[str, dict[str, None]] = {kind: {} for kind in TABLES}
 
     def add(self, kind: str, line: str) -> bool:
         """Take a key; False if it is known, or of a kind that is not."""
+        from labctl.decode import read_exchange_keys, read_rekey_keys  # brings the ciphers, which 'up' does without
+
         if kind not in TABLES or line in self._lines[kind]:
             return False
         self._lines[kind][line] = None
         if kind == "rekey":
             self.rekeys.update(read_rekey_keys([line]))
+        elif kind == "exchange":
+            self.exchanges.update(read_exchange_keys([line]))
         elif kind == "esp":
             self.spis.add(int(line.split(",")[_SPI].strip('"'), 16))
         return True
 
     @property
-    def registrations(self) -> int:
-        """Of how many phase 1 the key is known."""
-        return len(self._lines["isakmp"])
+    def phase1(self) -> int:
+        """How many SAs of phase 1 are known."""
+        return len(self.exchanges)
 
     def __bool__(self) -> bool:
         return any(self._lines.values())

@@ -2,10 +2,10 @@
 
 Both read their keys once, when they start. Of keys that come later:
 
-- Rekeys are decrypted here, before the pipe (labctl/decode), so their keys are never late.
+- Rekeys and registrations are decrypted here, before the pipe (labctl/decode).
 - ESP: tshark is started anew with the first packet under a new key. Wireshark is somebody's window, so it stays, and
   the user is told which packets it cannot open.
-- Phase 1: a registration that begins while the program runs stays as it is.
+- Phase 1: what is encrypted in Main Mode itself stays so. The exchanges under it are decrypted here as well.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LiveSink:
         self._keys = keys
         self._folder = folder
         self._tell = tell
-        self._frames = None if folder is None else Frames(keys.rekeys)
+        self._frames = None if folder is None else Frames(keys.rekeys, keys.exchanges)
         self._known: set[int] = set()
 
     def begin(self, point: CapturePoint, snaplen: int) -> None:

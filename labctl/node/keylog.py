@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from labctl.configuration import Cipher, Integrity
+from labctl.gdoi.events import Phase1KeyLog
 from labctl.gdoi.policy import TrafficEncryptionKey
 
 ENCRYPTION = {
@@ -26,6 +27,14 @@ AUTHENTICATION = {
 def isakmp_line(initiator_cookie: bytes, cipher_key: bytes) -> str:
     """A line of `ikev1_decryption_table`."""
     return f"{initiator_cookie.hex()},{cipher_key.hex()}"
+
+
+def exchange_line(log: Phase1KeyLog) -> str:
+    """A line of labctl's own table `gdoi_exchange`: cookies, hash, last block of phase 1, cipher key.
+
+    Wireshark finds the IVs of exchanges only where it saw phase 1 itself.
+    """
+    return f"{log.cookies.hex()},{log.hash.value},{log.last_block.hex()},{log.cipher_key.hex()}"
 
 
 def rekey_line(spi: bytes, iv: bytes, key: bytes) -> str:

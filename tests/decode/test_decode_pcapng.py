@@ -17,7 +17,7 @@ from scapy.utils import PcapNgReader
 
 from labctl import crypto
 from labctl.configuration import Encryption
-from labctl.decode import Counts, NotPcapng, RekeyKey, RekeyKeyError, decode, read_rekey_keys
+from labctl.decode import Counts, KeyLineError, NotPcapng, RekeyKey, decode, read_rekey_keys
 from labctl.decode.isakmp import readable
 from labctl.lab.decode import decode_file
 from labctl.lab.errors import BadRequest
@@ -118,16 +118,17 @@ def test_keys_that_are_none_are_told_by_their_line() -> None:
     line = f"{'ab' * 16},{'cd' * 16},{'ef' * 32}"
     assert read_rekey_keys(["", line])[b"\xab" * 16] == RekeyKey(b"\xab" * 16, b"\xcd" * 16, b"\xef" * 32)
     for broken in ("ab", f"{line},", line[2:], line.replace("ef", "eg"), f"{'ab' * 16},{'cd' * 15},{'ef' * 32}"):
-        with pytest.raises(RekeyKeyError, match="line 2"):
+        with pytest.raises(KeyLineError, match="line 2"):
             read_rekey_keys([line, broken])
 
 
 def test_a_bad_request_says_which_file_and_leaves_nothing(tmp_path: Path) -> None:
     wire, clear, keylog = tmp_path / "wire.pcapng", tmp_path / "clear.pcapng", tmp_path / "keylog"
-    with pytest.raises(BadRequest, match="no key log of rekeys"):
+    with pytest.raises(BadRequest, match="no key log of GDOI"):
         decode_file(wire, clear, keylog)
     keylog.mkdir()
-    (keylog / "gdoi_kek").write_text("")
+    for table in ("gdoi_kek", "gdoi_exchange"):
+        (keylog / table).write_text("")
     with pytest.raises(BadRequest, match=r"wire.pcapng: No such file"):
         decode_file(wire, clear, keylog)
     wire.write_bytes(b"no capture")

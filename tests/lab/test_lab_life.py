@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 from lab_command import TIMEOUT, Labctl, finish
-from lab_group import until
+from lab_group import logged, until
 from lab_traces import Machine, docker_objects, namespaces_of, processes
 from warm_labctl import Running
 
@@ -210,18 +210,26 @@ def test_a_capture_brings_the_keys_that_came_while_it_ran(lab: Labctl) -> None:
         if number == 0:
             lab("gdoi", "rekey", "ks1", "--replace-now")
             until(lambda: all(sending_spi(lab, name) != spis[0][name] for name in spis[0]), "a rekey")
+    # A registration under phase 1 that was there before: nothing of it in this capture.
+    done = logged(lab, "ce1").count("GM_REGS_COMPL")
+    lab("gdoi", "reregister", "ce1")
+    until(lambda: logged(lab, "ce1").count("GM_REGS_COMPL") > done, "a registration")
     status, out, err = finish(process, signal.SIGINT)
     assert status == 0 and "rekeys decrypted" in err, err
+    fields = "-e esp.spi -e icmp.type -e isakmp.seq.seq -e isakmp.exchangetype -e isakmp.typepayload"
     shown = subprocess.run(
-        ["sh", "-c", f"{out.splitlines()[0]} -T fields -e esp.spi -e icmp.type -e isakmp.seq.seq"],
+        ["sh", "-c", f"{out.splitlines()[0]} -T fields {fields}"],
         capture_output=True,
         text=True,
         check=True,
     )
     rows = [line.split("\t") for line in shown.stdout.splitlines()]
-    opened = [(spi, kind) for spi, kind, _ in rows if spi]
+    opened = [(spi, kind) for spi, kind, *_ in rows if spi]
     assert opened == [(spi, kind) for sent in spis for spi, kind in ((sent["ce1"], "8"), (sent["ce2"], "0"))]
-    assert [int(sequence, 0) for _, _, sequence in rows if sequence][:1] == [1], "the rekey is read as well"
+    assert [int(row[2], 0) for row in rows if row[3] == "33"][:1] == [1], "the rekey is read as well"
+    pull = [row[4].split(",") for row in rows if row[3] == "32"]
+    assert [payloads[0] for payloads in pull] == ["8"] * 4
+    assert [len(payloads) > 1 for payloads in pull] == [True, True, False, True]
 
 
 def sending_spi(lab: Labctl, member: str) -> str:

@@ -38,7 +38,7 @@ PLAN = replace(
 
 
 def key(number: int) -> Key:
-    return "isakmp", f"{number:016x},{number:032x}"
+    return "exchange", f"{number:032x},sha256,{number:032x},{number:032x}"
 
 
 class Nodes:
@@ -67,7 +67,7 @@ async def listen(nodes: Nodes) -> tuple[KeyListening, KeyTables, list[int], Conn
     nodes.door = await Connection.over(theirs, handler=nodes.serve)
     tables, news = KeyTables(), []
     connection = await Connection.over(ours)
-    return KeyListening(connection, PLAN, tables, lambda: news.append(tables.registrations)), tables, news, connection
+    return KeyListening(connection, PLAN, tables, lambda: news.append(tables.phase1)), tables, news, connection
 
 
 def test_what_is_held_is_there_at_the_beginning_and_what_came_last_at_the_end() -> None:
@@ -75,12 +75,12 @@ def test_what_is_held_is_there_at_the_beginning_and_what_came_last_at_the_end() 
         nodes = Nodes(a=[key(1), key(2)], c=[key(2)])
         listening, tables, news, connection = await listen(nodes)
         await listening.begin()
-        assert tables.registrations == 2 and sorted(nodes.asked) == ["a", "c"], "who is in no group is not asked"
+        assert tables.phase1 == 2 and sorted(nodes.asked) == ["a", "c"], "who is in no group is not asked"
         assert news[-1] == 2
         nodes.listeners["c"].put(*key(3))
         nodes.listeners["a"].put(*key(4))
         await listening.end()
-        assert tables.registrations == 4
+        assert tables.phase1 == 4
         nodes.listeners["a"].put(*key(5))
         assert not tables.add(*key(4)), "once each"
         await connection.close()
@@ -95,12 +95,12 @@ def test_a_node_that_is_away_holds_nobody_up_and_is_asked_again(monkeypatch: pyt
         nodes = Nodes(a=[key(1)])
         heard, tables, _, connection = await listen(nodes)
         await heard.begin()
-        assert tables.registrations == 1
+        assert tables.phase1 == 1
         nodes.came.clear()
         nodes.held["c"] = [key(2)]
         await nodes.came.wait()
         await heard.end()
-        assert tables.registrations == 2
+        assert tables.phase1 == 2
         await connection.close()
 
     asyncio.run(asyncio.wait_for(main(), 60))

@@ -344,13 +344,13 @@ def test_a_key_log_is_told_only_where_the_configuration_asks_for_it_and_opens_wh
             await gm1.boot(member(1, keylog=True))
             await ready(gm1)
             lines = {event["kind"]: event["line"] for event in gm1.events.seen if event["type"] == "keylog"}
-            assert set(lines) == {"isakmp", "esp", "rekey"}
+            assert set(lines) == {"isakmp", "exchange", "esp", "rekey"}
             [tek] = (await gm1.call("status"))["groups"][0]["teks"]
             assert tek["spi"] in lines["esp"]
             assert not any(event["type"] == "keylog" for event in ks.events.seen)
             # Who listens hears from a member what it holds, whatever the configuration says.
             held = {kind: line for kind, line in lines.items() if kind != "isakmp"}
-            for node, expected in ((gm1, held), (ks, {})):
+            for node, expected in ((gm1, held), (ks, {"exchange": lines["exchange"]})):
                 call = await node.open("keylog")
                 assert dict((await first_item(call))["keys"]) == expected
                 await call.cancel()

@@ -45,6 +45,9 @@ def test_a_registration_decrypts_with_the_keys_beside_its_capture(
         ("32", ["8"]),
         ("32", ["8", "18", "17"]),
     ], rows
+    policy = ["isakmp.sat.src_id_data", "isakmp.sat.dst_id_data", "_ws.malformed"]
+    networks = read(tshark, registration, policy, *only, config=keys)[7]
+    assert [word.replace(":", "") for word in networks] == ["0a010000ffff0000", "0a010000ffff0000", ""]
     (group,) = {row[0] for row in read(tshark, registration, ["isakmp.id.data.key_id"], *only, config=keys) if row[0]}
     assert group.replace(":", "") == f"{1234:08x}"
     packets_in_kd = read(tshark, registration, ["isakmp.kd.num_pkt"], *only, config=keys)[-1][0]
@@ -71,7 +74,8 @@ def test_the_data_decrypts_with_the_keys_of_the_sa_and_keeps_its_addresses(
 
 def test_the_key_log_is_for_its_owner_alone(captured: tuple[Lab, Path, Path]) -> None:
     lab, _, _ = captured
-    tables, settings = {"ikev1_decryption_table", "esp_sa", "gdoi_kek"}, {"preferences", "decode_as_entries"}
+    tables = {"ikev1_decryption_table", "esp_sa", "gdoi_kek", "gdoi_exchange"}
+    settings = {"preferences", "decode_as_entries"}
     assert {path.name for path in lab.keylog.iterdir()} == tables | settings
     modes: list[Any] = [path.stat().st_mode & 0o777 for path in (lab.keylog, *lab.keylog.iterdir())]
-    assert modes == [0o700, *[0o600] * 5]
+    assert modes == [0o700, *[0o600] * 6]

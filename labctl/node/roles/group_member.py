@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection, Trustpoint
 from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
-from labctl.gdoi.events import Event, KeysLost, PolicyInstalled, RekeyAddress
+from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog, PolicyInstalled, RekeyAddress
 from labctl.isakmp.standing import IsakmpStanding, standing
 from labctl.node.key_listeners import Key
-from labctl.node.keylog import esp_line, rekey_line
+from labctl.node.keylog import esp_line, exchange_line, rekey_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
 from labctl.node.roles.keys import Associations, policy_entries, policy_lines
@@ -161,11 +161,12 @@ class GroupMemberRole:
         return standing(self._party.isakmp, self._world.clock.now())
 
     def held_keys(self) -> list[Key]:
-        """The group's keys that packets may come under now, each as the line of a key log."""
+        """See Role: of phase 1, and of the group."""
+        phase1 = [("exchange", exchange_line(Phase1KeyLog.of(sa))) for sa in self._party.isakmp.associations]
         keys = self._party.keys
         if keys is None:
-            return []
-        found = [("esp", esp_line(tek, ipv6=self.membership.ipv6)) for tek in keys.teks.values()]
+            return phase1
+        found = [*phase1, *(("esp", esp_line(tek, ipv6=self.membership.ipv6)) for tek in keys.teks.values())]
         kek = keys.kek
         return found if kek is None else [*found, ("rekey", rekey_line(kek.spi, kek.iv, kek.key))]
 

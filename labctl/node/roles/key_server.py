@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 from labctl import crypto
 from labctl.configuration import NodeConfiguration, RsaKeyPair, Trustpoint
 from labctl.gdoi import KeyServer
+from labctl.gdoi.events import Phase1KeyLog
 from labctl.isakmp.errors import LocalError
 from labctl.isakmp.standing import IsakmpStanding, standing
+from labctl.node.key_listeners import Key
+from labctl.node.keylog import exchange_line
 from labctl.node.roles.driver import PartyDriver
 from labctl.node.roles.role import World
 
@@ -90,6 +93,10 @@ class KeyServerRole:
                 changed.append(group.name)
         self._driver.pump()
         return changed
+
+    def held_keys(self) -> list[Key]:
+        """See Role: of phase 1 alone. The group's are its members'."""
+        return [("exchange", exchange_line(Phase1KeyLog.of(sa))) for sa in self._party.isakmp.associations]
 
     def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
         """See Role."""

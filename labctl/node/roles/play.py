@@ -117,8 +117,8 @@ class Roles:
         }
 
     def held_keys(self) -> list[Key]:
-        """What the members of this node hold. A key server's keys are those of its members."""
-        return [key for role in self._roles if isinstance(role, GroupMemberRole) for key in role.held_keys()]
+        """What the roles hold."""
+        return [key for role in self._roles for key in role.held_keys()]
 
     def counters(self) -> dict[str, Any]:
         """The crypto maps' and the port's."""

@@ -11,8 +11,8 @@ from labctl.configuration import NodeConfiguration, Trustpoint
 from labctl.gdoi.events import Event, LogMessage, Phase1KeyLog, RekeyKeyLog, StateChanged
 from labctl.isakmp.standing import IsakmpStanding
 from labctl.node.clock import Clock
-from labctl.node.key_listeners import KeyListeners
-from labctl.node.keylog import isakmp_line, rekey_line
+from labctl.node.key_listeners import Key, KeyListeners
+from labctl.node.keylog import exchange_line, isakmp_line, rekey_line
 from labctl.node.log import log_event
 from labctl.node.roles.port import GdoiPort
 
@@ -57,7 +57,8 @@ class World:
         elif isinstance(event, StateChanged):
             self.changed()
         elif isinstance(event, Phase1KeyLog):
-            self.log_key("isakmp", isakmp_line(event.initiator_cookie, event.cipher_key))
+            self.log_key("isakmp", isakmp_line(event.cookies[:8], event.cipher_key))
+            self.log_key("exchange", exchange_line(event))
         elif isinstance(event, RekeyKeyLog):
             self.log_key("rekey", rekey_line(event.spi, event.iv, event.key))
 
@@ -72,6 +73,9 @@ class Role(Protocol):
 
     def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
         """Take another configuration of the node while running; groups that have to be rekeyed. Raises ValueError."""
+
+    def held_keys(self) -> list[Key]:
+        """What packets may come under now, each as the line of a key log."""
 
     def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
         """Other certificates, CAs and CRLs from now on. Raises LocalError, changing nothing, for a bad one."""
