@@ -29,7 +29,8 @@ def command(capture: Path, write: Path, keys: Path | None, lab: str | None) -> E
     folder = keys if keys is not None else chosen_lab(lab).keylog
     counts = decode_file(capture, write, folder)
     locked = f", {counts.locked} without a key" if counts.locked else ""
-    remark(f"{counts.packets} packets, {counts.opened} rekeys decrypted{locked}, {counts.copies} copies left out")
+    rekeys = f"{counts.opened} rekey{'' if counts.opened == 1 else 's'} decrypted"
+    remark(f"{counts.packets} packets, {rekeys}{locked}, {counts.copies} copies left out")
     for line in reading_commands(write, folder, ["tshark"]):
         write_line(f"{line} -V")
     return ExitStatus.OK

@@ -60,7 +60,8 @@ class Decryption:
         locked = f", {counts.locked} without a key" if counts.locked else ""
         copies = f"; {counts.copies} copies left out" if counts.copies else ""
         held = f"keys of {len(self.tables.spis)} SAs and {self.tables.phase1} phase 1 SAs are in {self.folder}"
-        self._tell(f"{held}; {counts.opened} rekeys decrypted{locked}{copies}")
+        rekeys = f"{counts.opened} rekey{'' if counts.opened == 1 else 's'} decrypted"
+        self._tell(f"{held}; {rekeys}{locked}{copies}")
         programs = (TSHARK, WIRESHARK)
         if not any(shutil.which(name) for name in programs):
             self._tell("neither tshark nor wireshark is installed here: take the file and the folder to where one is")

@@ -45,7 +45,7 @@ def choose_program(wanted: str | None) -> str:
         what = f"{wanted} needs a screen, and there is none here"
     else:
         what = f"{wanted} is not installed"
-    raise LabError(what, "'apt install tshark' brings one; 'capture -w FILE' needs neither")
+    raise LabError(what, f"'apt install {wanted or TSHARK}' brings it; 'capture -w FILE' needs neither")
 
 
 class LiveSink:

@@ -125,7 +125,7 @@ def test_every_group_transform_and_version_of_ip_is_open_with_the_command_that_i
         assert tables.add("rekey", line) and not tables.add("rekey", line) and not tables.add("newer", line)
         assert all(tables.add("esp", line) for sa in GROUPS for line in sa.lines)
         first, second = decryption.finish()
-    assert "keys of 5 SAs" in said[-1] and "1 rekeys decrypted" in said[-1]
+    assert "keys of 5 SAs" in said[-1] and "1 rekey decrypted" in said[-1]
     assert second == first.replace(" tshark ", " wireshark ")
     rows = shown(first, "isakmp.seq.seq", "esp.icv_good", "esp.spi", "icmp.seq", "icmpv6.echo.sequence_number")
     assert int(rows[0][0], 0) == 7, "the rekey, on a port that Wireshark does not know by itself"

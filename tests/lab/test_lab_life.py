@@ -169,7 +169,9 @@ def wait_for_header(path: Path, process: Running) -> None:
 def test_the_provider_sees_esp_between_the_hosts_own_addresses(lab: Labctl) -> None:
     nodes = lab.nodes()
     ends = {nodes["h1"]["addresses"][0], nodes["h2"]["addresses"][0]}
-    packets = [item for item in capture(lab, "ce1--pe1") if "ip" in item and item["ip"]["ip.src"] in ends]
+    seen = capture(lab, "ce1--pe1")
+    assert not any("_ws.malformed" in item for item in seen), "nor does tshark find fault with anything else"
+    packets = [item for item in seen if "ip" in item and item["ip"]["ip.src"] in ends]
     assert len(packets) >= 6
     assert all("esp" in item and "icmp" not in item for item in packets)
     assert {item["ip"]["ip.dst"] for item in packets} == ends
@@ -215,7 +217,7 @@ def test_a_capture_brings_the_keys_that_came_while_it_ran(lab: Labctl) -> None:
     lab("gdoi", "reregister", "ce1")
     until(lambda: logged(lab, "ce1").count("GM_REGS_COMPL") > done, "a registration")
     status, out, err = finish(process, signal.SIGINT)
-    assert status == 0 and "rekeys decrypted" in err, err
+    assert status == 0 and " decrypted" in err, err
     fields = "-e esp.spi -e icmp.type -e isakmp.seq.seq -e isakmp.exchangetype -e isakmp.typepayload"
     shown = subprocess.run(
         ["sh", "-c", f"{out.splitlines()[0]} -T fields {fields}"],

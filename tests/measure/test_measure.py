@@ -27,7 +27,7 @@ FAST = Figures({64: 200_000.0, 1400: 100_000.0}, {64: 0.0, 1400: 0.0}, 4000.0, 0
 
 @pytest.mark.lab
 def test_a_pair_of_members_is_measured_beside_forwarding_and_leaves_nothing() -> None:
-    words = [sys.executable, "-m", "labctl", "bench", "--json", "--seconds", "0.05", "--transform", "esp-gcm  128"]
+    words = [sys.executable, "-m", "labctl", "bench", "--json", "--seconds", "0.2", "--transform", "esp-gcm  128"]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

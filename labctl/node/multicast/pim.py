@@ -18,8 +18,9 @@ PROTOCOL = 103
 _VERSION = 2
 _HELLO, _ASSERT = 0, 5
 _HOLDTIME, _GENERATION = 1, 20
-# RFC 7761 4.9.2: 65001 to 65535 are for private use.
-_LEVEL = 65001
+# RFC 7761 4.9.2: 65001 to 65535 are for private use. Wireshark takes the first of them for an address list of old
+# routers.
+_LEVEL = 65100
 
 # Options of a hello that are looked at.
 MAX_OPTIONS = 32
