@@ -59,12 +59,12 @@ class Forked:
         self.returncode: int | None = None
         self.pid = int(self._line())
         self._words = list(words)
+        self._once = threading.Lock()
         self._reads = False
         self._said: dict[str, str] = {}
 
     def __del__(self) -> None:
-        if self.returncode is None:
-            os.close(self._status)
+        os.close(self._status)
 
     def poll(self) -> int | None:
         """The exit status, if it has ended."""
@@ -79,9 +79,10 @@ class Forked:
             readable, _, _ = select.select([self._status], [], [], timeout)
             if not readable:
                 raise subprocess.TimeoutExpired(self._words, timeout or 0)
-            self.returncode = int(self._line())
-            os.close(self._status)
-        return self.returncode
+        with self._once:
+            if self.returncode is None:
+                self.returncode = int(self._line())
+            return self.returncode
 
     def communicate(self, input: None = None, timeout: float | None = None) -> tuple[str, str]:
         """Read all its output. Raises subprocess.TimeoutExpired, and may be called again."""

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,22 @@ def until(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, what
-        time.sleep(0.3)  # each look is a process of its own, and packets are on their way beside it
+        time.sleep(0.1)
 
 
 def logged(lab: Labctl, *nodes: str) -> list[str]:
     """The mnemonics that nodes logged, in order."""
     return re.findall(r"%(?:GDOI|CRYPTO)-\d-(\w+):", lab("logs", *nodes).stdout)
+
+
+def until_logged(lab: Labctl, node: str, *mnemonics: str) -> None:
+    """Wait until a node has logged all of these, one after the other: what it does and what it says are two things."""
+
+    def all_there() -> bool:
+        rest = iter(logged(lab, node))
+        return all(word in rest for word in mnemonics)
+
+    until(all_there, f"{node} logs {', '.join(mnemonics)}")
 
 
 def packets_of(path: Path) -> Counter[tuple[str, str]]:
@@ -55,7 +66,12 @@ class Wire:
     def __init__(self, lab: Labctl, point: str) -> None:
         self._path = lab.folder / f"{point.replace(':', '-')}-{time.monotonic_ns()}.pcapng"
         self._capture = lab.start("capture", point, "-w", str(self._path))
-        until(lambda: self._path.exists() and self._path.stat().st_size > 0, "the capture runs")
+        until(lambda: self._runs() or self._capture.poll() is not None, "the capture runs")
+        assert self._capture.poll() is None, self._capture.communicate()
+
+    def _runs(self) -> bool:
+        """Its header is written once it does."""
+        return self._path.exists() and self._path.stat().st_size > 0
 
     def packets(self) -> Counter[tuple[str, str]]:
         """End it: what passed."""
@@ -77,13 +93,18 @@ class Pings:
         self._pings = {
             pair: lab.start("exec", pair[0], "--", "ping", "-n", "-i", str(interval), pair[1]) for pair in pairs
         }
+        # Whoever does not read what a ping says holds it up.
+        self._readers = ThreadPoolExecutor(len(self._pings))
+        self._said = {pair: self._readers.submit(ping.communicate) for pair, ping in self._pings.items()}
 
     def lost(self) -> dict[tuple[str, str], list[int]]:
         """End it: the requests of each pair that got no answer while a later one got one. Raises if none did."""
         found = {}
         for pair, ping in self._pings.items():
-            _, out, err = finish(ping, signal.SIGINT)
+            ping.send_signal(signal.SIGINT)
+            out, err = self._said[pair].result(TIMEOUT)
             answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", out)}
             assert answered and "DUP!" not in out, (pair, out[-500:], err)
             found[pair] = sorted(set(range(1, max(answered) + 1)) - answered)
+        self._readers.shutdown()
         return found

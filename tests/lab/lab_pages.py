@@ -55,9 +55,17 @@ class Page:
         lines = [block.splitlines() for kind, block in blocks if not kind and block.split()[0] in PROGRAMS]
         return [line for block in lines for line in block]
 
-    def run(self, section: str, *, status: Mapping[str, int] | None = None) -> list[Said]:
-        """Run them. `status` has words of the commands that do not end with 0; one that never ends is left out."""
-        commands = [command for command in self.commands(section) if " ping -i " not in command]
+    def run(
+        self, section: str, *, status: Mapping[str, int] | None = None, before: str = "", since: str = ""
+    ) -> list[Said]:
+        """Run them, or those before or since the first with these words; one that never ends is left out.
+
+        `status` has words of the commands that do not end with 0.
+        """
+        commands = self.commands(section)
+        places = {words: next(n for n, command in enumerate(commands) if words in command) for words in (before, since)}
+        commands = commands[places[since] : places[before] if before else None]
+        commands = [command for command in commands if " ping -i " not in command]
         left = dict(status or {})
         found = []
         for command in commands:

@@ -48,8 +48,7 @@ def existing_namespaces(state: Path) -> set[str]:
 
     The kernel gives numbers again at once: one that a lab of another test got meanwhile is no trace.
     """
-    done = subprocess.run(["lsns", "--json", "--output", "NS,PID"], capture_output=True, text=True, check=True)
-    held = {(str(item["ns"]), int(item["pid"] or 0)) for item in json.loads(done.stdout)["namespaces"]}
+    held = {(str(item["ns"]), int(item["pid"] or 0)) for item in json.loads(_lsns())["namespaces"]}
     label = f"LABCTL_STATE={state}".encode()
     found = set()
     for inode, pid in held:
@@ -60,6 +59,15 @@ def existing_namespaces(state: Path) -> set[str]:
         if label in environment:
             found.add(inode)
     return found
+
+
+def _lsns() -> str:
+    """lsns(8) gives up where a process ends while it looks, as many do: then it looks again."""
+    for _ in range(20):
+        done = subprocess.run(["lsns", "--json", "--output", "NS,PID"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+    raise AssertionError(f"lsns: {done.stderr}")
 
 
 def host_links() -> set[str]:

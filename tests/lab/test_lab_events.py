@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab_command import Labctl, finish
-from lab_group import Pings, Wire, group_of, logged, until
+from lab_group import Pings, Wire, group_of, logged, until, until_logged
 
 pytestmark = pytest.mark.lab
 
@@ -69,12 +69,6 @@ def kill(lab: Labctl, node: str) -> None:
     until(lambda: lab.nodes()[node]["state"] == "failed", f"{node} is gone")
 
 
-def in_order(lines: list[str], *wanted: str) -> bool:
-    """Are these among the lines, one after the other?"""
-    rest = iter(lines)
-    return all(word in rest for word in wanted)
-
-
 def talk(lab: Labctl) -> None:
     """Each host reaches the other."""
     for host, target in BOTH_WAYS:
@@ -120,14 +114,17 @@ def test_a_member_without_its_key_server_for_a_lifetime_goes_silent_and_shows_no
     start(lab, scale=60, tek=600)
     wires = {name: Wire(lab, point) for name, point in TOWARDS.items()}
     cut = Cut(lab, "ce2")
-    pinging = lab.start("exec", "h2", "--", "ping", "-q", "-n", "-i", "0.02", "-c", "1000", "-W", "1", "10.1.1.10")
+    pinging = lab.start("exec", "h2", "--", "ping", "-q", "-n", "-i", "0.02", "10.1.1.10")
     until(lambda: group_of(lab, "ce2")["state"] == "registering", "its last key ends")
-    pinging.communicate(timeout=60)
-    assert in_order(logged(lab, "ce2"), "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "GM_REGSTER", "IKMP_MODE_FAILURE")
+    until(lambda: group_of(lab, "ce2")["teks"] == [], "and is deleted")
+    until_logged(lab, "ce2", "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "GM_REGSTER", "IKMP_MODE_FAILURE")
     assert group_of(lab, "ce2")["teks"] == [] and group_of(lab, "ce1")["registrations"] == 1
+    # What a host sends meanwhile goes nowhere.
+    lab("exec", "h2", "--", "ping", "-q", "-n", "-c", "50", "-i", "0.02", "-W", "1", "10.1.1.10", status=1)
+    finish(pinging, signal.SIGINT)
     cut.heal()
     until(lambda: group_of(lab, "ce2")["state"] == "registered", "it comes back")
-    assert logged(lab, "ce2").count("GM_REGS_COMPL") == 2
+    until(lambda: logged(lab, "ce2").count("GM_REGS_COMPL") == 2, "and says so")
     talk(lab)
     found = {name: wire.kinds() for name, wire in wires.items()}
     assert all(kinds["clear"] == 0 and kinds["esp"] > 0 for kinds in found.values())
@@ -143,7 +140,7 @@ def test_no_packet_is_lost_while_the_key_server_restarts(lab: Labctl) -> None:
 
 
 def test_after_a_restart_of_the_key_server_members_register_by_the_rules(lab: Labctl) -> None:
-    start(lab, scale=30, tek=600, options="fail-close: [], fail-close-revert: true")
+    start(lab, scale=60, tek=900, options="fail-close: [], fail-close-revert: true")
     wires = [Wire(lab, point) for point in TOWARDS.values()]
     pinging = lab.start("exec", "h1", "--", "ping", "-q", "-n", "-i", "0.02", "10.1.2.10")
     old = group_of(lab, "ce1")["teks"][0]["spi"]
@@ -152,8 +149,8 @@ def test_after_a_restart_of_the_key_server_members_register_by_the_rules(lab: La
     until(lambda: all(group_of(lab, name)["registrations"] >= 2 for name in MEMBERS), "they come in their window")
     assert sorted(group_of(lab, "ks1")["members"]) == sorted(address_of(lab, name) for name in MEMBERS)
     for name in MEMBERS:
-        assert in_order(logged(lab, name), "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "SA_TEK_UPDATED", "GM_REGS_COMPL")
-    assert logged(lab, "ks1").count("KS_FIRST_GM") == 2
+        until_logged(lab, name, "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "SA_TEK_UPDATED", "GM_REGS_COMPL")
+    until(lambda: logged(lab, "ks1").count("KS_FIRST_GM") == 2, "the new one has its first member")
     until(lambda: old not in {tek["spi"] for name in MEMBERS for tek in group_of(lab, name)["teks"]}, "old keys end")
     talk(lab)
     before = [group_of(lab, name)["rekeys_received"] for name in MEMBERS]
@@ -168,15 +165,16 @@ def test_after_a_restart_of_the_key_server_members_register_by_the_rules(lab: La
 
 
 def test_members_go_on_to_the_next_key_server_when_the_first_is_gone(lab: Labctl) -> None:
-    start(lab, scale=60, servers="ks1, ks2", tek=600)
+    start(lab, scale=120, servers="ks1, ks2", tek=600)
     first, second = address_of(lab, "ks1"), address_of(lab, "ks2")
     assert {group_of(lab, name)["registered_with"] for name in MEMBERS} == {first}
     wires = [Wire(lab, point) for point in TOWARDS.values()]
     Cut(lab, "ks1")
     until(lambda: {group_of(lab, name)["registered_with"] for name in MEMBERS} == {second}, "all are at the second")
     for name in MEMBERS:
-        assert in_order(logged(lab, name), "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "GM_CONN_NEXT_SER", "GM_REGS_COMPL")
-    assert "KS_FIRST_GM" in logged(lab, "ks2") and group_of(lab, "ks1")["rekeys_sent"] >= 1
+        until_logged(lab, name, "GM_REKEY_NOT_RECD", "GM_RE_REGISTER", "GM_CONN_NEXT_SER", "GM_REGS_COMPL")
+    until_logged(lab, "ks2", "KS_FIRST_GM")
+    assert group_of(lab, "ks1")["rekeys_sent"] >= 1
     talk(lab)
     lab("gdoi", "rekey", "ks2")
     until(lambda: all(group_of(lab, name)["rekeys_received"] >= 1 for name in MEMBERS), "the second rekeys")
@@ -186,11 +184,11 @@ def test_members_go_on_to_the_next_key_server_when_the_first_is_gone(lab: Labctl
 
 def test_who_comes_late_gets_the_same_key_with_what_is_left_of_its_life(lab: Labctl) -> None:
     start(lab, "pe1", "ks1", "ce1", "h1", scale=60)
-    until(lambda: group_of(lab, "ce1")["teks"][0]["left"] < 3300, "some of its life is over")
+    until(lambda: group_of(lab, "ce1")["teks"][0]["left"] < 3500, "some of its life is over")
     lab.up()
     late, early = group_of(lab, "ce2")["teks"], group_of(lab, "ce1")["teks"]
     assert [tek["spi"] for tek in late] == [tek["spi"] for tek in early]
-    assert late[0]["left"] < 3300, "the remaining life, not the whole"
+    assert late[0]["left"] < 3500, "the remaining life, not the whole"
     assert group_of(lab, "ce2")["registrations"] == 1 and group_of(lab, "ks1")["rekeys_sent"] == 0
     talk(lab)
 
@@ -216,18 +214,17 @@ def test_a_member_that_meets_unknown_keys_asks_the_next_key_server_and_not_too_o
     lab("exec", "ce2", "--", "ip", "route", "add", "unreachable", f"{first}/32")
     lab("gdoi", "reregister", "ce2")
     until(lambda: group_of(lab, "ce2")["registered_with"] == second, "ce2 goes on to the second key server")
-    assert in_order(logged(lab, "ce2"), "GM_RE_REGISTER", "GM_CONN_NEXT_SER", "GM_REGS_COMPL")
+    until_logged(lab, "ce2", "GM_RE_REGISTER", "GM_CONN_NEXT_SER", "GM_REGS_COMPL")
     assert group_of(lab, "ce1")["registered_with"] == first
     lab("exec", "h2", "--", "ping", "-q", "-c", "2", "-i", "0.2", "-W", "1", "10.1.1.10", status=None)
     until(lambda: group_of(lab, "ce1")["registered_with"] == second, "ce1 has heard a key that it does not know")
-    wanted = ("RECVD_PKT_INV_SPI", "GM_RECOVERY_REGISTRATION", "GM_REGSTER", "GM_REGS_COMPL")
-    assert in_order(logged(lab, "ce1"), *wanted)
+    until_logged(lab, "ce1", "RECVD_PKT_INV_SPI", "GM_RECOVERY_REGISTRATION", "GM_REGSTER", "GM_REGS_COMPL")
     talk(lab)
     # Whoever sends what looks like keys of other groups has nobody register.
     group = int(group_of(lab, "ce1")["teks"][0]["spi"], 16) >> 24
     time_left = remaining(lab)
     before = group_of(lab, "ce1")["attempts"]
-    assert flood(lab, group ^ 1, 4) > 1000
+    assert flood(lab, group ^ 1, 2) > 300
     assert group_of(lab, "ce1")["attempts"] == before
     # And of this group: again and again, and never sooner than the interval says.
     assert flood(lab, group, 8) > 1000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab_command import Labctl
-from lab_group import Pings, Wire, group_of, logged, until
+from lab_group import Pings, Wire, group_of, logged, until, until_logged
 from lab_pages import ROOT, Page
 
 pytestmark = pytest.mark.lab
@@ -36,9 +36,11 @@ def directions(lab: Labctl) -> list[str]:
 
 def test_the_page_leads_from_clear_to_encrypted_without_a_lost_packet(lab: Labctl) -> None:
     page = Page(lab, "receive-only-migration")
-    page.run("Start")
-    assert "GM_SA_INGRESS" in logged(lab, "ce1") and directions(lab) == ["inbound only"] * 3
+    page.run("Start", before="capture")
+    until_logged(lab, "ce1", "GM_SA_INGRESS")
+    assert directions(lab) == ["inbound only"] * 3
     pings = Pings(lab, PAIRS)
+    page.run("Start", since="capture")
     assert seen(lab) == {H1: {"clear"}, H2: {"clear"}}
     first, *others = page.commands("One site after the other")
     assert "ce1" in first and "ce2" in others[2]
@@ -76,7 +78,7 @@ def test_a_member_is_turned_by_an_order_and_the_key_server_by_another(lab: Labct
     # One that goes back by itself sends what nobody takes any more.
     lab("gdoi", "direction", "ce1", "inbound-only")
     lab("exec", "h1", "--", "ping", "-q", "-c", "3", "-i", "0.1", "-W", "1", H2, status=1)
-    assert "RECVD_PKT_NOT_IPSEC" in logged(lab, "ce2")
+    until_logged(lab, "ce2", "RECVD_PKT_NOT_IPSEC")
     lab("gdoi", "receive-only", "ks1", "on")
     lab("gdoi", "rekey", "ks1")
     until(lambda: directions(lab) == ["inbound only"] * 3, "back to clear")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Iterator
 
 import pytest
-from lab_command import TIMEOUT, Labctl
+from lab_command import TIMEOUT, Labctl, finish
+from lab_group import until
 
 pytestmark = pytest.mark.lab
 
@@ -52,7 +53,10 @@ end = time.monotonic() + float(sys.argv[1])
 while (left := end - time.monotonic()) > 0:
     sock.settimeout(left)
     try:
-        print(sock.recv(100).decode(), flush=True)
+        number = sock.recv(100).decode()
+        print(number, flush=True)
+        if number == "49":
+            end = min(end, time.monotonic() + 1)  # for a copy that may still come
     except TimeoutError:
         break
 """
@@ -82,12 +86,18 @@ def flows(lab: Labctl, node: str) -> dict[str, list[str]]:
     }
 
 
+def wanted(lab: Labctl, node: str) -> int:
+    """On how many interfaces of a router the hosts' group is wanted."""
+    return len(lab.json("mroute", node)["groups"].get("239.7.7.7", []))
+
+
 def test_each_host_that_wants_a_group_gets_each_packet_once_and_the_wire_shows_esp(lab: Labctl) -> None:
-    wire = lab.start("capture", "p1--pe1", "-d", "20", "-w", str(lab.folder / "wire.pcapng"))
-    listeners = [lab.start("exec", name, "--", "python3", "-c", LISTEN, "12") for name in ("h2", "h3")]
+    wire = lab.start("capture", "p1--pe1", "-w", str(lab.folder / "wire.pcapng"))
+    until((lab.folder / "wire.pcapng").exists, "the capture runs")
+    listeners = [lab.start("exec", name, "--", "python3", "-c", LISTEN, "60") for name in ("h2", "h3")]
     for listener in listeners:
         assert listener.stdout is not None and listener.stdout.readline().strip() == "READY"
-    time.sleep(1)  # the reports travel to the core
+    until(lambda: wanted(lab, "pe2") == 2 and wanted(lab, "pe3") == 1, "the edge of the provider has heard who listens")
     # The first packets find no entry, and on the LAN of two routers one of them must give way.
     lab("exec", "h1", "--", "python3", "-c", SEND)
     assert flows(lab, "pe1") and flows(lab, "ce1"), "there are entries"
@@ -100,7 +110,7 @@ def test_each_host_that_wants_a_group_gets_each_packet_once_and_the_wire_shows_e
         assert set(numbers) == set(range(COUNT))
         late = [number for number in numbers if number >= 10]
         assert sorted(late) == sorted(set(late)), "no packet came twice once the routers had settled"
-    wire.communicate(timeout=TIMEOUT)
+    finish(wire, signal.SIGINT)
     assert protocols_of(lab) == {50}
 
 

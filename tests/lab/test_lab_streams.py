@@ -30,7 +30,7 @@ groups:
 SINK, PORT = "10.1.2.10", 5001
 
 # A bounded rate, far below what two members carry: four flows of numbered datagrams, sizes from the least to the most.
-DATAGRAMS, FLOWS, PAUSE_EVERY, PAUSE = 12_000, 4, 20, 0.02
+DATAGRAMS, FLOWS, PAUSE_EVERY, PAUSE = 8_000, 4, 20, 0.02
 OCTETS = 12_000_000
 
 # A socket a flow: what a busy machine delivers late waits in a buffer of its own.
