@@ -16,8 +16,12 @@ ICMP, TCP, UDP, ESP, ICMP6 = 1, 6, 17, 50, 58
 
 _NAMED_PORTS = {848: "GDOI", 500: "ISAKMP", 4500: "ISAKMP NAT-T"}
 _ICMP_TYPES = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
-_ICMP6_TYPES = {128: "echo request", 129: "echo reply", 133: "router solicitation", 134: "router advertisement",
-                135: "neighbour solicitation", 136: "neighbour advertisement"}  # fmt: skip
+# Hop-by-hop, routing, fragment and destination options headers (RFC 8200 4).
+_FRAGMENT = 44
+_EXTENSIONS = (0, 43, _FRAGMENT, 60)
+_ICMP6_TYPES = {1: "unreachable", 2: "packet too big", 3: "time exceeded", 128: "echo request", 129: "echo reply",
+                130: "listener query", 133: "router solicitation", 134: "router advertisement",
+                135: "neighbour solicitation", 136: "neighbour advertisement", 143: "listener report"}  # fmt: skip
 
 
 def summarize(frame: bytes) -> str:
@@ -76,7 +80,17 @@ def _ipv4(packet: bytes) -> str:
 def _ipv6(packet: bytes) -> str:
     (length,) = struct.unpack_from("!H", packet, 4)
     source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-    return f"{source} > {destination} {_transport(packet[6], packet[40:])}, length {length + 40}"
+    protocol, start, place = packet[6], 40, ""
+    while protocol in _EXTENSIONS:
+        following, octets = packet[start], (packet[start + 1] + 1) * 8
+        if protocol == _FRAGMENT:
+            octets = 8
+            (word,) = struct.unpack_from("!H", packet, start + 2)
+            if word & ~7:
+                return f"{source} > {destination} fragment at {word & ~7}, length {length + 40}"
+            place = " in fragments" if word & 1 else ""
+        protocol, start = following, start + octets
+    return f"{source} > {destination} {_transport(protocol, packet[start:])}{place}, length {length + 40}"
 
 
 def _transport(protocol: int, payload: bytes) -> str:

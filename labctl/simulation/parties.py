@@ -138,6 +138,7 @@ class Member(Party):
             fail_close_revert=self.traits.fail_close_revert,
             passive=self.traits.passive,
             recovery_check=self.traits.recovery_check,
+            ipv6=group.ipv6,
         )
         keys = [PreSharedKey(server, SECRET) for server in servers]
         engine = GroupMember(membership, scenario.isakmp_policies, keys, random=octets(chance), opener=opener)

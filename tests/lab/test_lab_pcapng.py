@@ -21,6 +21,12 @@ from labctl.lab.summary import summarize
 ETHERNET = bytes.fromhex("020000000002 020000000001 0800")
 
 
+def ipv6(following: int, payload: bytes) -> bytes:
+    head = bytes.fromhex("60000000") + struct.pack("!HBB", len(payload), following, 64)
+    ends = bytes.fromhex("20010db8000000000000000000000001 20010db8000000000000000000000002")
+    return ETHERNET[:12] + b"\x86\xdd" + head + ends + payload
+
+
 def ipv4(protocol: int, payload: bytes, source: str = "10.1.1.2", destination: str = "10.1.2.2") -> bytes:
     """An Ethernet frame with an IPv4 packet."""
     addresses = b"".join(bytes(map(int, address.split("."))) for address in (source, destination))
@@ -108,6 +114,20 @@ def test_a_reader_of_a_pipe_has_the_header_before_any_packet() -> None:
             ETHERNET[:12] + bytes.fromhex("0806 0001 0800 06 04 0001 020000000001 0a010102 000000000000 0a010101"),
             "ARP who has 10.1.1.1? tell 10.1.1.2",
         ),
+        (
+            ipv6(50, struct.pack("!II", 0xABCD0123, 7) + bytes(40)),
+            "2001:db8::1 > 2001:db8::2 ESP spi 0xabcd0123 seq 7, length 88",
+        ),
+        (
+            ipv6(0, bytes.fromhex("3a00050200000100 8f00")),
+            "2001:db8::1 > 2001:db8::2 ICMPv6 listener report, length 50",
+        ),
+        (
+            ipv6(44, bytes.fromhex("3c00000100000009 1100010400000000 0350 0350")),
+            "2001:db8::1 > 2001:db8::2 UDP 848 > 848 GDOI in fragments, length 60",
+        ),
+        (ipv6(44, bytes.fromhex("1100058000000009 aabb")), "2001:db8::1 > 2001:db8::2 fragment at 1408, length 50"),
+        (ipv6(60, bytes.fromhex("1101")), "a frame of 56 octets, cut short"),
         (b"\x00" * 5, "a frame of 5 octets, cut short"),
     ],
 )

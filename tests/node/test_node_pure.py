@@ -12,13 +12,15 @@ from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest
 
 from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
+from labctl.door import DoorError
 from labctl.gdoi import GroupKeys, PolicyRule, TrafficEncryptionKey
 from labctl.node import keylog
 from labctl.node.clock import Clock
 from labctl.node.log import format_line, log_event
 from labctl.node.probe.datagrams import echo_request
-from labctl.node.probe.request import ProbeRequest
+from labctl.node.probe.request import ProbeRequest, parse
 from labctl.node.roles.keys import Associations, policy_entries
+from labctl.node.sockets import IcmpError
 
 GCM = TransformSet(Cipher.AES_GCM, 128)
 CBC = TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256)
@@ -128,3 +130,26 @@ def test_rules_become_entries_that_accept_every_living_key_and_send_under_one() 
     assert (permit.spi, permit.accepted) == (0x1001, frozenset({0x1001, 0x2002}))
     expired = GroupKeys(group.rules, {0x2002: group.teks[0x2002]}, sender_ids=(5,), sender_id_bits=24)
     assert policy_entries(expired, (None, 0x2002))[1].accepted == frozenset({0x2002})
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "name"),
+    [
+        (1, 4, "refused"),
+        (1, 1, "prohibited"),
+        (1, 0, "unreachable"),
+        (2, 0, "too-big"),
+        (3, 0, "ttl-exceeded"),
+        (4, 0, "icmp-error"),
+    ],
+)
+def test_an_error_of_icmpv6_has_the_word_of_what_it_means_in_ipv4(kind: int, code: int, name: str) -> None:
+    assert IcmpError(kind, code, ("2001:db8::1", 0), b"", ipv6=True).name == name
+
+
+def test_a_probe_is_of_one_version_of_ip() -> None:
+    assert parse({"destination": "2001:db8::1", "source": "2001:db8::2"}).ipv6
+    assert not parse({"destination": "10.1.1.1"}).ipv6
+    for bad in ({"destination": "2001:db8::1", "source": "10.1.1.1"}, {"destination": "2001:db8::g"}):
+        with pytest.raises(DoorError, match=r"source|destination"):
+            parse(bad)

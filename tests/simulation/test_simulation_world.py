@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Network
 from typing import Any
 
 import pytest
@@ -62,6 +62,26 @@ def test_a_quiet_day_has_a_rekey_an_hour_and_nobody_registers_twice(scenario: Sc
     assert result.counts.rekeys_taken == 4 * result.rekeys_sent
     elsewhere = (Invariant.EVICTED, Invariant.EXCLUDED, Invariant.STAYED)
     assert all(result.checks[item] for item in Invariant if item not in elsewhere)
+
+
+SITES6 = IPv6Network("2001:db8:1::/48")
+IPV6 = replace(
+    SCENARIO,
+    group=replace(
+        GROUP,
+        ipv6=True,
+        sas=tuple(replace(sa, policy=(AccessListEntry(Action.PERMIT, 0, SITES6, SITES6),)) for sa in GROUP.sas),
+    ),
+    traits=(MemberTraits(fail_close=True),),
+)
+
+
+def test_an_ipv6_group_lives_as_any_other_and_its_packets_are_watched() -> None:
+    result = simulate(IPV6, 1)
+    assert result.violations == () and result.registered == 4 and result.rekeys_sent >= 24
+    assert result.checks[Invariant.CLEAR] and result.checks[Invariant.FAIL_CLOSE]
+    packet = crossing.protected_packet(IPV6.group.policy)
+    assert packet is not None and packet[0] >> 4 == 6 and len(packet) == 60
 
 
 def test_without_rekeys_members_register_again_every_hour() -> None:
