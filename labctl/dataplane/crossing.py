@@ -184,6 +184,7 @@ class Crossing:
                             inner = association.accept(source[begin:finish], bytes(target[at:end]))
                             flows.policy.check_selectors(association.spi, memoryview(inner))
                             target[at:end] = inner
+                            flows.policy.tunnel.adjust(target[at:end])
                     except DropPacket as drop:
                         self._drop(drop.reason, source[begin:finish])
                         if self._flows is flows:
@@ -224,11 +225,12 @@ class Crossing:
         if policy is None or kind not in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
             return self._put(out, number, way, frame)
         packet = _without_padding(frame, kind)
+        policy.tunnel.adjust(packet)
         verdict = policy.outbound(packet) if way == OUTBOUND else policy.inbound(packet)
         if verdict.action is VerdictAction.CLEAR and verdict.packets[0] is packet:
             return self._put(out, number, way, frame)
         for item in verdict.packets:
-            number = self._put(out, number, way, frame[:ETHERNET], item)
+            number = self._put(out, number, way, frame[:ETHERNET], policy.tunnel.adjusted(item))
         if verdict.back is not None:
             back.send_now(frame[6:12], frame[:6], frame[12:14], verdict.back)
         if verdict.reason is not None:

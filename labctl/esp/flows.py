@@ -70,6 +70,8 @@ class KnownFlows:
         self._unknowable = _UNKNOWABLE_IN_CLEAR | (
             {ip.PROTOCOL_ICMP} if policy.tunnel.settings.learn_path_mtu else set()
         )
+        # Where we adjust the MSS, each packet of TCP may be a SYN.
+        self._adjusts = policy.tunnel.mss is not None
         self.outbound: dict[bytes, OutboundFlow] = {}
         self.clear: dict[bytes, int] = {}
         self.associations: dict[bytes, SecurityAssociation] = {}
@@ -77,24 +79,27 @@ class KnownFlows:
 
     def find_outbound(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         """The flow of a packet that leaves; None where each packet needs a decision of its own."""
+        adjusted = self._adjust(protocol, packet)
         known, key = self.outbound, _key(ends, protocol)
         flow = known.get(key)
         if flow is None:
             if protocol in _LINK_LOCAL:
                 return None
             flow = self._decide(ends, protocol, packet)
-            if flow is not None:
+            if flow is not None and not adjusted:
                 learn(known, ends, key, protocol, flow)
         return flow
 
     def find_clear(self, ends: bytes, protocol: int, packet: memoryview) -> bool:
         """True if packets of this flow may come in clear. False: look at each."""
+        adjusted = self._adjust(protocol, packet)
         key = _key(ends, protocol)
         if self.clear.get(key) == protocol:
             return True
         if protocol in self._unknowable or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
             return False
-        learn(self.clear, ends, key, protocol, protocol)
+        if not adjusted:
+            learn(self.clear, ends, key, protocol, protocol)
         return True
 
     def find_association(self, ends: bytes) -> SecurityAssociation | None:
@@ -111,7 +116,16 @@ class KnownFlows:
         flow = self.opened.get(key)
         if flow is None or flow.outer != outer:
             self.policy.check_selectors(int.from_bytes(outer[8:], "big"), inner)
+            if self._adjust(protocol, inner):
+                return
             learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
+
+    def _adjust(self, protocol: int, packet: memoryview) -> bool:
+        """True for TCP that is adjusted, which must not become known."""
+        if not self._adjusts or protocol != ip.PROTOCOL_TCP:
+            return False
+        self.policy.tunnel.adjust(packet)
+        return True
 
     def _decide(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         policy = self.policy

@@ -16,6 +16,7 @@ from labctl.esp.answers import Answers, Own
 from labctl.esp.association import SecurityAssociation
 from labctl.esp.errors import DropPacket, DropReason
 from labctl.esp.fragments import fragment_ipv4, fragment_ipv6, with_df
+from labctl.esp.mss import adjust_mss
 from labctl.esp.path_mtu import LEAST_IPV6, PathMtus, read_too_big
 from labctl.esp.reassembly import Reassembly, Whole
 
@@ -23,6 +24,7 @@ from labctl.esp.reassembly import Reassembly, Whole
 SPLIT_BEFORE, SPLIT_AFTER, REASSEMBLED = "split-before-encryption", "split-after-encryption", "esp-reassembled"
 SPLIT_INSIDE = "split-for-the-inside"
 SENDERS_TOLD, PATHS_LOWERED = "senders-told-too-big", "path-mtu-lowered"
+MSS_LOWERED = "mss-lowered"
 
 DEFAULTS = TunnelSettings()
 
@@ -53,6 +55,8 @@ class Tunnel:
     ) -> None:
         self.mtu = mtu
         self.settings = settings
+        # What TCP may offer at most, where the kernel cannot see to it.
+        self.mss: int | None = None
         self._now = now
         self._answers = Answers(own, now)
         self._paths = PathMtus(lab_now)
@@ -93,6 +97,19 @@ class Tunnel:
             raise DropPacket(DropReason.TOO_BIG, "encrypted it would be no IP packet")
         self._counts[SPLIT_AFTER] += 1
         return fragment_ipv4(memoryview(self._seal(packet, association)), mtu)
+
+    def adjust(self, packet: memoryview) -> None:
+        """Lower what a SYN offers, in place."""
+        if self.mss is not None and adjust_mss(packet, self.mss):
+            self._counts[MSS_LOWERED] += 1
+
+    def adjusted(self, packet: bytes | memoryview) -> bytes | memoryview:
+        """The same for one that cannot be written to."""
+        if self.mss is None:
+            return packet
+        changed = memoryview(bytearray(packet))
+        self.adjust(changed)
+        return changed
 
     def reassemble(self, packet: memoryview) -> Whole | None:
         """A fragment of ESP came; the whole, if it is complete now. Raises DropPacket."""

@@ -44,6 +44,7 @@ FITTING = {
     "esp-reassembled": "encrypted packets that came in fragments",
     "split-for-the-inside": "opened packets in fragments, because they are longer than the inside link",
     "senders-told-too-big": "ICMP messages to senders: fragmentation needed, packet too big",
+    "mss-lowered": "SYNs whose offer was lowered here, because the kernel cannot",
     "path-mtu-lowered": "paths that a router in the network says have less room",
 }
 

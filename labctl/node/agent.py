@@ -159,7 +159,7 @@ class Agent:
             )
         try:
             if configuration.adjust_mss != self._configuration.adjust_mss:
-                load_ruleset(mss_ruleset(configuration.adjust_mss), ADJUSTING)
+                self._adjust_mss(configuration)
             if self._roles is not None and configuration.trustpoints != self._configuration.trustpoints:
                 self._roles.set_trustpoints(configuration.trustpoints)
             groups = [] if self._roles is None else self._roles.reconfigure(configuration)
@@ -173,8 +173,6 @@ class Agent:
         self._changed()
         try:
             load_ruleset(ruleset(configuration))
-            if configuration.adjust_mss:
-                load_ruleset(mss_ruleset(configuration.adjust_mss), ADJUSTING)
         except RulesetFailure as error:
             # Without it packets would leave as they must not.
             self._failure = str(error)
@@ -196,8 +194,27 @@ class Agent:
                 self._failure = str(error)
             else:
                 self._roles = roles
+        try:
+            if configuration.adjust_mss and not self._failure:
+                self._adjust_mss(configuration)
+        except RulesetFailure as error:
+            self._failure = str(error)
         self._started = True
         self._changed()
+
+    def _adjust_mss(self, configuration: NodeConfiguration) -> None:
+        """By the kernel, or else by the crypto maps, for what passes them. Raises RulesetFailure without any."""
+        own = None
+        try:
+            load_ruleset(mss_ruleset(configuration.adjust_mss), ADJUSTING)
+        except RulesetFailure as error:
+            if self._roles is None or not configuration.memberships:
+                raise
+            own = min((item.size for item in configuration.adjust_mss), default=None)
+            if own is not None:
+                self.tell(log_event("LABCTL", 4, "ADJUST_MSS", f"{error}; the crypto map does it for what passes it"))
+        if self._roles is not None:
+            self._roles.adjust_mss(own)
 
     def _start_multicast(self, configuration: NodeConfiguration) -> None:
         routing = importlib.import_module(MULTICAST)

@@ -81,4 +81,4 @@ def test_a_member_says_what_it_did_to_packets_so_that_they_fit() -> None:
 
 def test_everything_that_is_done_to_packets_is_explained() -> None:
     names = (tunnel.SPLIT_BEFORE, tunnel.SPLIT_AFTER, tunnel.SPLIT_INSIDE, tunnel.REASSEMBLED, tunnel.SENDERS_TOLD)
-    assert {*names, tunnel.PATHS_LOWERED} == FITTING.keys()
+    assert {*names, tunnel.PATHS_LOWERED, tunnel.MSS_LOWERED} == FITTING.keys()

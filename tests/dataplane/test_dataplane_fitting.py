@@ -153,6 +153,32 @@ def test_a_path_that_shrinks_counts_for_the_very_next_frame_of_a_known_flow() ->
     assert IP(result.back[0][14:])[ICMP].nexthopmtu < 1400
 
 
+@pytest.mark.parametrize("options", [[], [IPOption_NOP()] * 4], ids=["fast", "slow"])
+def test_where_the_kernel_cannot_members_lower_what_syns_offer_both_ways(options: list[Any]) -> None:
+    sender, receiver = policy(GCM, TunnelSettings()), policy(GCM, TunnelSettings(), seed=2)
+    syn = IP(src="10.1.1.10", dst="10.1.2.10", options=options) / TCP(flags="S", options=[("MSS", 1460)])
+    plain = IP(src="10.1.1.10", dst="192.0.2.1", options=options) / TCP(flags="S", options=[("MSS", 1460)])
+    data = IP(src="10.1.1.10", dst="10.1.2.10", options=options) / TCP(flags="A") / Raw(bytes(30))
+    frames = [MACS + IPV4 + bytes(packet) for packet in (syn, data, plain, syn, plain)]
+
+    def offered(frames: list[bytes]) -> list[int]:
+        return [IP(frame[14:])[TCP].options[0][1] for frame in frames if IP(frame[14:])[TCP].flags.S]
+
+    sender.tunnel.mss = 1300
+    left = crossed(sender, frames, "outbound")
+    came = crossed(receiver, left.sent, "inbound")
+    assert offered(came.sent) == [1300] * 4 and came.sent[1] == frames[1]
+    assert sender.tunnel.counters()["counts"] == {"mss-lowered": 4}
+
+    sender.tunnel.mss, receiver.tunnel.mss = None, 1200
+    came = crossed(receiver, crossed(sender, frames, "outbound").sent, "inbound")
+    assert offered(came.sent) == [1200] * 4 and came.sent[1] == frames[1]
+    for frame in came.sent:
+        checked = IP(frame[14:])
+        del checked[TCP].chksum
+        assert bytes(checked) == frame[14:]
+
+
 NOT_IP = {
     "arp": ARP,
     "lldp": b"\x88\xcc",

@@ -100,13 +100,16 @@ def sealed(transform: TransformSet, packet: bytes) -> bytes:
 def accounted(transform: TransformSet, frames: Sequence[bytes], way: str) -> None:
     """Each by itself is passed on or counted, and together they fare as they do alone."""
     for frame in frames:
-        result = crossed(policy(transform), [frame], way=way)
-        assert bool(result.sent) != bool(result.drops), (result, frame.hex())
+        alone = policy(transform)
+        result = crossed(alone, [frame], way=way)
+        # A fragment of ESP waits for the others, which is counted as well.
+        held = way == "inbound" and alone.tunnel.counters()["reassembling"] == 1 and not result.drops
+        assert bool(result.sent) + bool(result.drops) + held == 1, (result, frame.hex())
         assert len(result.drops) <= 1 and (not result.back or result.drops), "an answer says why there was a drop"
     together = [item for frame in frames for item in (frame, GOOD)]
     ours = crossed(policy(transform, seed=3), together, way=way)
-    alone = one_by_one(policy(transform, seed=3), together, way=way)
-    assert (ours.sent, ours.back, ours.drops) == (alone.sent, alone.back, alone.drops)
+    apart = one_by_one(policy(transform, seed=3), together, way=way)
+    assert (ours.sent, ours.back, ours.drops) == (apart.sent, apart.back, apart.drops)
 
 
 @pytest.mark.parametrize("way", ["outbound", "inbound"])

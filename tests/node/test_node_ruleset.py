@@ -27,6 +27,7 @@ from labctl.configuration.access_list import parse_access_list_entry
 from labctl.kernel import ruleset as module
 from labctl.kernel.mss import mss_ruleset
 from labctl.kernel.ruleset import RulesetFailure, load_ruleset, ruleset
+from labctl.node.roles import play
 
 NAT = AddressTranslation(
     inside=("eth1",),
@@ -133,6 +134,47 @@ def test_a_node_that_cannot_translate_fails_and_plays_no_part_in_a_group(monkeyp
             assert (await ce1.call("status"))["state"] == "failed"
 
     run(main())
+
+
+def test_a_router_whose_kernel_cannot_adjust_the_mss_fails_and_a_member_does_it_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PATH", "/nonexistent")
+    asked: list[int | None] = []
+
+    class Roles:
+        """What the agent asks of the real ones."""
+
+        def __init__(self, *_: Any) -> None:
+            self.groups = self.unready = lambda: ""
+
+        async def start(self) -> None:
+            """Nothing to open."""
+
+        async def stop(self) -> None:
+            """Nothing to close."""
+
+        def adjust_mss(self, size: int | None) -> None:
+            asked.append(size)
+
+    monkeypatch.setattr(play, "Roles", Roles)
+    adjusting = replace(node(), adjust_mss=(MssAdjustment("eth1", 1360), MssAdjustment("eth2", 1300)))
+    address = IPv4Address("127.0.0.1")
+    membership = GroupMembership("G", GroupIdentity(number=1), (address,), "eth0", address)
+
+    async def main() -> None:
+        async with agent() as pe1:
+            await pe1.boot(adjusting)
+            event = await pe1.events.until(type="state", state="failed")
+            assert event["reason"].endswith("sudo apt-get install nftables")
+        async with agent() as ce1:
+            await ce1.boot(replace(adjusting, memberships=(membership,)))
+            said = await ce1.events.until(type="log", mnemonic="ADJUST_MSS")
+            assert said["text"].endswith("the crypto map does it for what passes it")
+            await ce1.events.until(type="state", state="ready")
+
+    run(main())
+    assert asked == [1300]
 
 
 @pytest.mark.lab

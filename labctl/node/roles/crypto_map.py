@@ -127,6 +127,12 @@ class CryptoMap:
             self._tunnel.settings = settings
             self._apply()
 
+    def adjust_mss(self, size: int | None) -> None:
+        """Have TCP offer no larger segments through this interface, because the kernel cannot; None: no more."""
+        if size != self._tunnel.mss:
+            self._tunnel.mss = size
+            self._apply()
+
     def on_invalid_spi(self, group: str, callback: Callable[[int], None] | None) -> None:
         """Have a membership told of the SPI of every ESP packet under a key that nobody here has; None: no more."""
         self._parts[group].on_invalid_spi = callback

@@ -145,6 +145,11 @@ class Roles:
             role.order(action, name, arguments)
         return [name for _, name in wanted]
 
+    def adjust_mss(self, size: int | None) -> None:
+        """Have the crypto maps do what the kernel cannot: adjust the MSS of TCP."""
+        for item in self._crypto_maps.values():
+            item.adjust_mss(size)
+
     def reconfigure(self, configuration: NodeConfiguration) -> list[str]:
         """What differs counts from now on (configuration/live.py); the groups whose policy waits for a rekey now.
 
