@@ -20,6 +20,7 @@ from bench.dataplane import dataplane
 from bench.exclusion import exclusions
 from bench.floods import floods
 from bench.groups import registrations, rekeys
+from bench.idle import idle
 from bench.ios import ios
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +148,7 @@ BENCHMARKS: dict[str, Callable[[Labctl], None]] = {
     "version": version,
     "registered": registered,
     "memory": memory,
+    "idle": idle,
     "registrations": registrations,
     "floods": floods,
     "rekeys": rekeys,

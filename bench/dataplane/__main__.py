@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.dataplane.pairs import PAIRS, Missing
-from labctl.measure.pairs import Pair
+from labctl.measure.pairs import Pair, members
 from labctl.measure.traffic import Effort, Figures, measure
-from labctl.measure.world import World, sh
+from labctl.measure.world import World, sh, until
+
+REKEY_SECONDS, STEADY_SECONDS = 0.5, 5.0
 
 ROUNDS = int(os.environ.get("LABCTL_BENCH_ROUNDS", "3"))
 
@@ -38,6 +40,8 @@ def main(names: list[str]) -> int:
     print(f"  {'':18} {'64 octets':>17} {'1400 octets':>17} {'TCP':>18} {'ping':>16}   CPU: 64/1400, a Mbit of TCP")
     for name, figures in found.items():
         _print(name, figures)
+    if not names or "labctl" in names:
+        _steady(0.8 * max(item.packets[64] for item in found["labctl"]))
     _ratios({name: figures for name, figures in found.items() if figures})
     return 0
 
@@ -45,6 +49,22 @@ def main(names: list[str]) -> int:
 def _measure(pair: Pair) -> Figures:
     with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder, World(Path(folder)) as world:
         return measure(world, pair(world), EFFORT)
+
+
+def _steady(rate: float) -> None:
+    """Numbered packets at a part of what got through, while keys turn over."""
+    with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder, World(Path(folder)) as world:
+        members(world, "esp-gcm 128", str(REKEY_SECONDS))
+        until(world.answers, "a way through two members")
+        numbered = (sys.executable, "-m", "bench.dataplane.numbered")
+        output = world.start("sink", *numbered, "receive", "lan")
+        output.readline()
+        sent = int(world.run("source", *numbered, "send", "lan", str(rate), str(STEADY_SECONDS)))
+        came, late = map(int, output.readline().split())
+    print(
+        f"  labctl at 80 % of its packets of 64 octets ({rate / 1000:.1f} kpps for {STEADY_SECONDS:.0f} s, new keys "
+        f"every {REKEY_SECONDS} s): {sent - came} of {sent} lost, {late} out of turn"
+    )
 
 
 def _print(name: str, figures: list[Figures]) -> None:

@@ -14,6 +14,7 @@ from labctl.measure.world import NETWORKS, OTHER, WIRE, World, sh, until
 
 CHARON = Path("/usr/lib/ipsec/charon")
 LIBIPSEC = Path("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
+ROOM_FOR_ESP = 1400
 WIREGUARD_PORT = 51820
 
 
@@ -81,6 +82,14 @@ def wireguard(world: World) -> str:
     return "two wireguard-go"
 
 
+def scapy(world: World) -> str:
+    """Two programs around scapy's IPsec layer."""
+    members(world, "esp-gcm 128", program="bench.dataplane.scapy_member", large=False)
+    for name in WIRE:
+        world.ip(name, f"link set wire mtu {ROOM_FOR_ESP}")
+    return "two programs with scapy"
+
+
 _SETTINGS = """
 charon {{
   load = random nonce openssl kdf vici socket-default kernel-libipsec kernel-netlink
@@ -136,4 +145,5 @@ PAIRS: dict[str, Pair] = {
     "labctl aes-cbc": partial(members, transform="esp-aes 128 esp-sha-hmac"),
     "strongSwan libipsec": strongswan,
     "wireguard-go": wireguard,
+    "scapy, for scale": scapy,
 }

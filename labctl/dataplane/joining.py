@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
+from labctl.dataplane.arrays import DTypeLike, NDArray, np
 from labctl.dataplane.packet_socket import PacketSocket
 from labctl.dataplane.transmit import PLACE, Message, Transmitter
 from labctl.esp.ip import MAX_PACKET, PROTOCOL_TCP, header_checksum

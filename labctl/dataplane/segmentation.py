@@ -12,8 +12,7 @@ import struct
 import sys
 from collections.abc import Iterator
 
-import numpy as np
-
+from labctl.dataplane.arrays import np
 from labctl.dataplane.memory import Frames, close_map, stride_for
 from labctl.dataplane.transmit import PLACE
 from labctl.esp.ip import PROTOCOL_TCP

@@ -1,6 +1,7 @@
-"""A gateway's data plane as an agent runs it, with a key that both gateways know: INTERFACE TRANSFORM ADDRESS.
+"""A gateway's data plane as an agent runs it, with keys that both gateways know: INTERFACE TRANSFORM ADDRESS [REKEY].
 
-Everything of a group member but GDOI: the crypto map on an event loop. Runs until it is ended.
+Everything of a group member but GDOI: the crypto map on an event loop. Runs until it is ended. Every REKEY seconds of
+the machine's clock there is a new key; the one before and the one to come are accepted, as in a group.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from labctl import crypto
@@ -24,33 +26,47 @@ SPI = 0x1001
 SITES = IPv4Network("10.0.0.0/8")
 
 
-def policy(transform: TransformSet, address: IPv4Address) -> CryptoPolicy:
-    """Everything between the sites is encrypted. Each gateway sends under an ID of its own."""
+def association(transform: TransformSet, address: IPv4Address, generation: int) -> SecurityAssociation:
+    """The SA of a generation of keys. Each gateway sends under an ID of its own."""
     octets = transform.key_bits // 8 + (4 if transform.uses_counter_mode else 0)
     integrity = b"" if transform.uses_counter_mode else bytes(crypto.size(INTEGRITY[transform.integrity][0]))
-    association = SecurityAssociation(
-        SPI,
+    return SecurityAssociation(
+        SPI + generation,
         transform,
-        bytes(range(octets)),
+        bytes((generation + number) % 256 for number in range(octets)),
         integrity,
         random=os.urandom,
         sender_id=int(address) & 3,
         sender_id_bits=24,
     )
-    entry = PolicyEntry(AccessListEntry(Action.PERMIT, 0, SITES, SITES), SPI, frozenset({SPI}))
+
+
+def policy(associations: Mapping[int, SecurityAssociation], address: IPv4Address, spi: int) -> CryptoPolicy:
+    """Everything between the sites is encrypted, under `spi`."""
+    entry = PolicyEntry(AccessListEntry(Action.PERMIT, 0, SITES, SITES), spi, frozenset(associations))
     tunnel = Tunnel(1500, interfaces_of([address.packed]), now=time.monotonic)
-    return CryptoPolicy([entry], {SPI: association}, tunnel=tunnel)
+    return CryptoPolicy([entry], associations, tunnel=tunnel)
 
 
-async def main(interface: str, transform: str, address: str) -> None:
+async def main(interface: str, transform: str, address: str, rekey: str = "") -> None:
     """Serve for ever."""
     loop = asyncio.get_running_loop()
     accept_own_packets(interface)
-    rules = policy(parse_transform_set(transform), IPv4Address(address))
-    crossing = CryptoInterface(f"{interface}.in", f"{interface}.wire", loop, policy=rules)
+    suite, own = parse_transform_set(transform), IPv4Address(address)
+    known = {SPI: association(suite, own, 0)}
+    crossing = CryptoInterface(f"{interface}.in", f"{interface}.wire", loop, policy=policy(known, own, SPI))
     print("ready", *crossing.remarks, flush=True)
-    await asyncio.Event().wait()
+    if not rekey:
+        await asyncio.Event().wait()
+    seconds = float(rekey)
+    while True:
+        now = int(time.monotonic() / seconds)
+        for generation in (now - 1, now, now + 1):
+            known.setdefault(SPI + generation, association(suite, own, generation))
+        known = {spi: sa for spi, sa in known.items() if spi >= SPI + now - 1}
+        crossing.install(policy(known, own, SPI + now))
+        await asyncio.sleep((now + 1) * seconds - time.monotonic())
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:4]))
+    asyncio.run(main(*sys.argv[1:5]))
