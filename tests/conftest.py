@@ -27,12 +27,12 @@ class ByFileAndRuntime(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdis
     """What a worker of pytest-xdist runs as one: a file, or its labs on one runtime.
 
     A file's fixtures are made once for each runtime, so that its halves can run side by side. Seeds of the simulator
-    share nothing.
+    and labs that ship share nothing.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
-        if file.endswith("test_simulation_seeds.py"):
+        if file.endswith(("test_simulation_seeds.py", "test_lab_shipped.py")):
             return nodeid
         return f"{file} on docker" if re.search(r"\[(.*-)?docker(-.*)?\]$", test) else file
 
