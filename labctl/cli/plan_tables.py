@@ -102,7 +102,7 @@ def _fitting(plan: Plan, console: Console) -> None:
 def _groups(plan: Plan, console: Console) -> None:
     if not plan.groups:
         return
-    table = plain_table("GROUP", "IDENTITY", "KEY SERVERS", "MEMBERS", "TRANSFORM", "POLICY")
+    table = plain_table("GROUP", "IDENTITY", "KEY SERVERS", "MEMBERS", "TRANSFORM", "REPLAY", "POLICY")
     for group in plan.groups:
         served = [
             item
@@ -116,18 +116,17 @@ def _groups(plan: Plan, console: Console) -> None:
             f"{_with_port(entry.destination, entry.destination_port)}"
             for entry in (served[0].policy if served else ())
         ]
-        # Each transform beside the first line of its `sa ipsec` entry.
-        transforms = [
-            str(sa.transform) if place == 0 else ""
-            for sa in (served[0].sas if served else ())
-            for place, _ in enumerate(sa.policy)
-        ]
+        # What is said of an `sa ipsec` entry stands beside the first line of it.
+        sas = [(sa, place) for sa in (served[0].sas if served else ()) for place, _ in enumerate(sa.policy)]
+        transforms = [str(sa.transform) if place == 0 else "" for sa, place in sas]
+        replays = [str(sa.replay) if place == 0 else "" for sa, place in sas]
         table.add_row(
             group.name,
             group.identity,
             " ".join(group.key_servers),
             " ".join(f"{name} (refused)" if name in group.refused else name for name in group.members),
             "\n".join(transforms),
+            "\n".join(replays),
             "\n".join(policy),
         )
     console.print()

@@ -41,6 +41,7 @@ from labctl.configuration.policy import (
     Integrity,
     TransformSet,
 )
+from labctl.configuration.replay import NO_REPLAY, Replay, ReplayMethod
 from labctl.configuration.translation import (
     AddressTranslation,
     Marking,
@@ -52,6 +53,7 @@ from labctl.configuration.tunnel import DfBit, Fragmentation, MssAdjustment, Tun
 
 __all__ = [
     "MOST_PERMITS",
+    "NO_REPLAY",
     "AccessListEntry",
     "Acknowledgement",
     "Action",
@@ -83,6 +85,8 @@ __all__ = [
     "PreSharedKey",
     "RekeyPolicy",
     "RekeyTransport",
+    "Replay",
+    "ReplayMethod",
     "Route",
     "RsaKeyPair",
     "SaDirection",

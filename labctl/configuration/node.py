@@ -7,6 +7,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from labctl.configuration.policy import AccessListEntry, Authentication, DhGroup, Encryption, Hash, TransformSet
+from labctl.configuration.replay import NO_REPLAY, Replay
 from labctl.configuration.translation import AddressTranslation, Marking
 from labctl.configuration.tunnel import MssAdjustment, TunnelSettings
 
@@ -178,12 +179,16 @@ class CertificateIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SaIpsec:
-    """`sa ipsec NUMBER`: an access list, and what its profile gives: transform set and TEK lifetime (seconds)."""
+    """`sa ipsec NUMBER`: an access list, and what its profile gives: transform set and TEK lifetime (seconds).
+
+    `replay`: what members do against packets that come again.
+    """
 
     policy: tuple[AccessListEntry, ...]
     transform: TransformSet
     tek_lifetime: int = 3600
     number: int = 1
+    replay: Replay = NO_REPLAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from labctl.configuration import (
     Encryption,
     Hash,
     Integrity,
+    Replay,
+    ReplayMethod,
     TransformSet,
 )
 from labctl.gdoi import numbers
@@ -45,6 +47,7 @@ from labctl.gdoi.payloads import (
     SaTek,
 )
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey, PolicyRule, TrafficEncryptionKey
+from labctl.gdoi.pseudotime import NOTHING_SAID, ReplayPolicy, ToldTime, read_pseudotime
 from labctl.gdoi.tree_key import iv_octets
 from labctl.isakmp.attributes import Attribute, single
 from labctl.isakmp.errors import MalformedMessage, NotifyType, PeerError
@@ -62,6 +65,9 @@ UNDERSTOOD_TEK = {
     SaAttribute.KEY_LENGTH,
     SaAttribute.ADDRESS_PRESERVATION,
     SaAttribute.SA_DIRECTION,
+    SaAttribute.REPLAY_MODE,
+    SaAttribute.REPLAY_WINDOW,
+    SaAttribute.PSEUDOTIME,
     SaAttribute.POLICY_ORDER,
 }
 UNDERSTOOD_KEK = frozenset(KekAttribute)
@@ -71,6 +77,7 @@ _KEK_ALGORITHMS = {number: name for name, number in numbers.KEK_ALGORITHMS.items
 _SIGNATURE_HASHES = {number: name for name, number in numbers.SIGNATURE_HASHES.items()}
 _TRANSFORMS = {number: name for name, number in numbers.TRANSFORMS.items()}
 _AUTHENTICATIONS = {number: name for name, number in numbers.AUTHENTICATIONS.items()}
+_REPLAY_MODES = {number: name for name, number in numbers.REPLAY_MODES.items()}
 
 
 class PolicyRefused(PeerError):
@@ -110,6 +117,7 @@ class TekPolicy:
     lifetime: int
     order: int | None = None
     receive_only: bool = False
+    replay: ReplayPolicy = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,15 @@ class Policy:
         """True where a SAT is of a counter mode (RFC 6407 5.6.4.4)."""
         return any(tek.transform is not None and tek.transform.uses_counter_mode for tek in self.teks)
 
+    @property
+    def told(self) -> ToldTime | None:
+        """What the clock of the group's time stamps shows."""
+        stamped = [tek.replay for tek in self.teks if tek.replay.epoch is not None]
+        if not stamped or stamped[0].epoch is None:
+            return None
+        window = min(item.replay.window for item in stamped)
+        return ToldTime(stamped[0].epoch, stamped[0].seconds, self.received, window)
+
 
 def read_policy(sa: GdoiSa, now: float) -> Policy:
     """Understand an SA payload that came at `now`. Raises PeerError."""
@@ -146,6 +163,8 @@ def read_policy(sa: GdoiSa, now: float) -> Policy:
     for tek in teks:
         if transforms.setdefault(tek.spi, tek.transform) != tek.transform:
             raise PolicyRefused(f"two transforms for SPI {tek.spi:#010x}")
+    if len({(tek.replay.epoch, tek.replay.seconds) for tek in teks if tek.replay.epoch is not None}) > 1:
+        raise PolicyRefused("two pseudotimes in one message")
     # A key server that knows our private order says it of every entry; else entries count as they come.
     if all(tek.order is not None for tek in teks):
         teks.sort(key=lambda tek: tek.order or 0)
@@ -249,7 +268,26 @@ def read_tek(sat: SaTek) -> TekPolicy:
     transform = _transform(cipher, value(SaAttribute.KEY_LENGTH, 0), value(SaAttribute.AUTHENTICATION_ALGORITHM, 0))
     lifetime = _lifetime(value(SaAttribute.LIFE_DURATION, numbers.DEFAULT_LIFE_SECONDS), "a TEK")
     order = _number(sat.attributes, SaAttribute.POLICY_ORDER)
-    return TekPolicy(entry, sat.spi_number, transform, lifetime, order, direction == numbers.RECEIVER_ONLY)
+    receive_only = direction == numbers.RECEIVER_ONLY
+    return TekPolicy(entry, sat.spi_number, transform, lifetime, order, receive_only, _replay(sat.attributes))
+
+
+def _replay(attributes: tuple[Attribute, ...]) -> ReplayPolicy:
+    """What a SAT says of anti-replay. Raises PeerError."""
+    method = _REPLAY_MODES.get(_number(attributes, SaAttribute.REPLAY_MODE) or 0)
+    if method is None:
+        raise PolicyRefused(f"replay mode {_number(attributes, SaAttribute.REPLAY_MODE)}")
+    if method is ReplayMethod.NONE:
+        return NOTHING_SAID
+    replay = Replay(method, _number(attributes, SaAttribute.REPLAY_WINDOW) or 0)
+    if not replay.is_possible:
+        raise PolicyRefused(f"an anti-replay window of {replay}")
+    if method is ReplayMethod.COUNTER:
+        return ReplayPolicy(replay)
+    told = single(attributes, SaAttribute.PSEUDOTIME)
+    if told is None:
+        raise PolicyRefused("time-based anti-replay without a pseudotime")
+    return ReplayPolicy(replay, *read_pseudotime(told.value))
 
 
 def _lifetime(seconds: int, what: str) -> int:
@@ -297,7 +335,10 @@ def combine(policy: Policy, download: KeyDownload, sequence: int, held: GroupKey
         if (len(key), len(integrity)) != expected:
             raise MalformedMessage(f"keys of the wrong size for SPI {tek.spi:#010x}")
         expires = policy.received + tek.lifetime
-        teks[tek.spi] = TrafficEncryptionKey(tek.spi, tek.transform, key, integrity, tek.lifetime, expires)
+        said = tek.replay
+        teks[tek.spi] = TrafficEncryptionKey(
+            tek.spi, tek.transform, key, integrity, tek.lifetime, expires, said.replay, said.epoch
+        )
     bits, sender_ids = _sender_ids(download)
     if held is not None and not sender_ids:
         bits, sender_ids = held.sender_id_bits, held.sender_ids
@@ -315,6 +356,7 @@ def combine(policy: Policy, download: KeyDownload, sequence: int, held: GroupKey
         any(tek.receive_only for tek in policy.teks),
         path=path,
         ignored=policy.ignored,
+        told=policy.told,
     )
 
 

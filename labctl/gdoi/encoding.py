@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
-from labctl.configuration import AccessListEntry, Cipher, Encryption, GroupIdentity, Integrity
+from labctl.configuration import AccessListEntry, Cipher, Encryption, GroupIdentity, Integrity, Replay, ReplayMethod
 from labctl.gdoi import numbers
 from labctl.gdoi.key_tree import Cover
 from labctl.gdoi.numbers import (
@@ -21,6 +21,7 @@ from labctl.gdoi.numbers import (
 )
 from labctl.gdoi.payloads import GroupAssociatedPolicy, KeyPacket, LkhDownloadArray, SaKek, SaTek, Selector
 from labctl.gdoi.policy import KeyEncryptionKey, TrafficEncryptionKey
+from labctl.gdoi.pseudotime import Pseudotime
 from labctl.gdoi.tree_key import TreeKey, update_array
 from labctl.isakmp.attributes import Attribute
 from labctl.isakmp.datagram import GDOI_PORT
@@ -76,9 +77,17 @@ def gap(activation_delay: int, deactivation_delay: int) -> GroupAssociatedPolicy
 
 
 def sa_tek(
-    entry: AccessListEntry, tek: TrafficEncryptionKey, now: float, order: int | None, *, receive_only: bool = False
+    entry: AccessListEntry,
+    tek: TrafficEncryptionKey,
+    now: float,
+    order: int | None,
+    *,
+    receive_only: bool = False,
+    clock: Pseudotime | None = None,
 ) -> SaTek:
-    """A permit entry under its TEK. `order` is our private attribute, for peers that announced it.
+    """A permit entry under its TEK. `order` and anti-replay are private attributes, for peers that announced them.
+
+    `clock` is what time stamps under the TEK are of.
 
     `receive_only`: members take the key for decryption alone and send in clear (reference/cisco-getvpn.md 2.7).
     """
@@ -99,7 +108,7 @@ def sa_tek(
         Attribute.tv(SaAttribute.SA_DIRECTION, numbers.RECEIVER_ONLY if receive_only else numbers.SYMMETRIC),
     ]
     if order is not None:
-        attributes.append(Attribute.tv(SaAttribute.POLICY_ORDER, order))
+        attributes += [*_replay(tek.replay, clock, now), Attribute.tv(SaAttribute.POLICY_ORDER, order)]
     return SaTek(
         SaProtocol.ESP,
         entry.protocol,
@@ -109,6 +118,19 @@ def sa_tek(
         tek.spi.to_bytes(4, "big"),
         tuple(attributes),
     )
+
+
+def _replay(replay: Replay, clock: Pseudotime | None, now: float) -> list[Attribute]:
+    """What members are told of anti-replay (reference 7.3); nothing where there is none."""
+    if replay.method is ReplayMethod.NONE:
+        return []
+    attributes = [
+        Attribute.tv(SaAttribute.REPLAY_MODE, numbers.REPLAY_MODES[replay.method]),
+        Attribute.tv(SaAttribute.REPLAY_WINDOW, replay.window),
+    ]
+    if replay.method is ReplayMethod.TIME and clock is not None:
+        attributes.append(Attribute.tlv(SaAttribute.PSEUDOTIME, clock.pack(now)))
+    return attributes
 
 
 def sa_bypass(entry: AccessListEntry, order: int) -> SaTek:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from labctl.configuration import Hash, SaDirection
 from labctl.gdoi.policy import GroupKeys
+from labctl.gdoi.pseudotime import Pseudotime
 from labctl.isakmp.sa import Phase1Sa
 
 
@@ -22,12 +24,16 @@ class LogMessage:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInstalled:
-    """The keys and rules that count from now on; `sending` gives the SPI of each rule, None = nothing to send under."""
+    """The keys and rules that count from now on; `sending` gives the SPI of each rule, None = nothing to send under.
+
+    `clocks` are those of time stamps, by epoch.
+    """
 
     group: str
     keys: GroupKeys
     sending: tuple[int | None, ...]
     direction: SaDirection = SaDirection.BOTH
+    clocks: Mapping[int, Pseudotime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

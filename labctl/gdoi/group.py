@@ -11,20 +11,20 @@ from ipaddress import IPv4Address
 
 from labctl import crypto
 from labctl.configuration import KeyServerGroup, RekeyTransport, SaIpsec
-from labctl.gdoi import access_lists, encoding, key_encryption, numbers, push, sender_ids
+from labctl.gdoi import access_lists, encoding, group_check, group_clock, key_encryption, numbers, push
 from labctl.gdoi.exclusion import Exclusion, Farewell, fits_one_datagram
-from labctl.gdoi.key_tree import KeyTree, TreeFull
+from labctl.gdoi.group_clock import GroupClock
+from labctl.gdoi.key_tree import KeyTree
 from labctl.gdoi.members import Member, Members
 from labctl.gdoi.payloads import GdoiSa, KeyDownload, KeyPacket
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
 from labctl.gdoi.policy import KeyEncryptionKey
+from labctl.gdoi.pseudotime import Pseudotime
 from labctl.gdoi.rekeying import Rekey, ack_type
 from labctl.gdoi.rekeys_under_way import RekeysUnderWay
 from labctl.gdoi.sender_ids import SenderIds
 from labctl.gdoi.timing import Timing
 from labctl.gdoi.traffic_keys import Generation, TrafficKeys, delete_teks
-from labctl.gdoi.tree_key import fits_tree, iv_octets
-from labctl.isakmp.errors import LocalError
 from labctl.isakmp.header import Doi
 from labctl.isakmp.main_mode import RandomSource
 from labctl.isakmp.payloads import Delete
@@ -51,17 +51,6 @@ class Change:
     second: Rekey | None = None
 
 
-def _check(configuration: KeyServerGroup) -> None:
-    """Raises LocalError for a configuration that no group can keep."""
-    group, rekey = f"group {configuration.name}", configuration.rekey
-    if rekey.lifetime <= 0:
-        raise LocalError(f"{group}: a key's lifetime is at least a second")
-    if rekey.key_tree and not fits_tree(rekey.encryption, rekey.key_bits):
-        raise LocalError(f"{group}: a key of {rekey.key_bits} bits cannot be encrypted under another in a key tree")
-    access_lists.check(configuration)
-    sender_ids.check(configuration)
-
-
 class RekeyImpossible(ValueError):
     """The group sends no rekeys."""
 
@@ -76,7 +65,7 @@ class Group:
         signing_key: crypto.RsaPrivateKey | None,
         timing: Timing,
     ) -> None:
-        _check(configuration)
+        group_check.check(configuration)
         self.configuration = configuration
         self.members = Members()
         self.kek: KeyEncryptionKey | None = None
@@ -87,6 +76,7 @@ class Group:
         self._teks = TrafficKeys(configuration.identity, random, timing)
         self._under_way = RekeysUnderWay(self.members, timing)
         self._sender_ids = SenderIds()
+        self._clock = GroupClock(random, timing)
         self._tree = key_encryption.new_tree(configuration, random)
         self._random = random
         self._timing = timing
@@ -120,6 +110,16 @@ class Group:
         return self._tree
 
     @property
+    def pseudotime(self) -> Pseudotime | None:
+        """The clock of time stamps, since keys first needed one."""
+        return self._clock.pseudotime
+
+    @property
+    def shares_a_window(self) -> bool:
+        """True where the packets of all members are counted in one anti-replay window."""
+        return group_clock.shares_a_window(self._sas)
+
+    @property
     def uses_counter_mode(self) -> bool:
         """True where members need sender IDs."""
         return any(sa.transform.uses_counter_mode for sa in self._sas)
@@ -147,6 +147,8 @@ class Group:
             deadlines.append(self._tek_due())
         if self.members and self.kek is not None:
             deadlines.append(self._kek_due(self.kek))
+        if self.members and self._can_tell and self._clock.due is not None:
+            deadlines.append(self._clock.due)
         return min(deadlines, default=None)
 
     def advance(self, now: float) -> Change:
@@ -155,6 +157,10 @@ class Group:
         if not self.members:
             return Change(departed=departed)
         made, rekey = self._make(now)
+        if not made and self._can_tell and self._clock.due is not None and now >= self._clock.due:
+            # Nothing is new but the time: members' clocks drift (reference 7.3).
+            self._clock.tell(now)
+            rekey = self._start_rekey(self.kek, now)
         return Change(made, departed, rekey)
 
     def renew(self, now: float) -> Change:
@@ -228,6 +234,7 @@ class Group:
         # Members take the replaced keys out by then: those who come later get no more of them (reference 4.6).
         ends = now + delay if delay and told and self.sends_rekeys else None
         self._teks.make(self._sas, renewed, now, ends)
+        self._clock.serve(self._sas, now)
 
     def _replace_kek(self, now: float, signing_key: crypto.RsaPrivateKey) -> None:
         self._signer = signing_key
@@ -243,7 +250,9 @@ class Group:
             kek = encoding.sa_kek(self.kek, self._serving.address, self._signer.public.bits, now)
         # Members that register for each key have it at different times: what delays there may be, they do not share.
         delays = (self._serving.activation_delay, self._serving.deactivation_delay) if self.sends_rekeys else (0, 0)
-        teks = self._teks.policy(self._sas, now, private=private, receive_only=self._serving.receive_only)
+        teks = self._teks.policy(
+            self._sas, now, private=private, receive_only=self._serving.receive_only, clock=self._clock.pseudotime
+        )
         return GdoiSa(kek, encoding.gap(*delays), teks)
 
     def key_packets(self, *, with_kek: bool = True) -> tuple[KeyPacket, ...]:
@@ -252,21 +261,9 @@ class Group:
         return packets + self._teks.packets(self._sas)
 
     def in_tree(self, packets: tuple[KeyPacket, ...], address: IPv4Address) -> tuple[KeyPacket, ...]:
-        """`packets` as a member of the key tree gets them, with its path for the KEK; the same where it is in none.
-
-        It is given a leaf: only who has proved to be alive is asked about (RFC 6407 7.2.5).
-        """
-        tree = self._tree
-        kek = next((packet for packet in packets if packet.kind == numbers.KdType.KEK), None)
-        size = 0 if tree is None else tree.key_octets + iv_octets(tree.encryption)
-        if tree is None or kek is None or len(kek.octets(numbers.KekKey.ALGORITHM_KEY) or b"") != size:
-            return packets
-        try:
-            path = tree.join(address)
-        except TreeFull:
-            return packets
-        others = tuple(packet for packet in packets if packet is not kek)
-        return (encoding.path_packet(kek, tree.encryption, path), *others)
+        """`packets` as a member of the key tree gets them: it is given a leaf. Only who has proved to be alive is asked
+        about (RFC 6407 7.2.5)."""
+        return packets if self._tree is None else key_encryption.in_tree(self._tree, packets, address)
 
     # Rekeys.
 
@@ -287,6 +284,7 @@ class Group:
         key = signer or self._signer
         if under is None or key is None or not self.members or not self.sends_rekeys:
             return None
+        self._clock.tell(now)
         under = replace(under, sequence=under.sequence + 1)
         if self.kek is not None and self.kek.spi == under.spi:
             self.kek = under
@@ -445,7 +443,7 @@ class Group:
 
         Raises LocalError, changing nothing, for one that no group can keep.
         """
-        _check(configuration)
+        group_check.check(configuration)
         changed = configuration != self.configuration
         self.configuration = configuration
         return changed

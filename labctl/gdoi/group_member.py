@@ -25,6 +25,7 @@ from labctl.configuration import (
 )
 from labctl.gdoi import member_log
 from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog
+from labctl.gdoi.member_clock import MemberClock
 from labctl.gdoi.member_keys import MemberKeys
 from labctl.gdoi.member_push import MemberPush
 from labctl.gdoi.member_registration import MemberRegistration, State, share
@@ -297,14 +298,19 @@ class GroupMember:
         return self._push.counts
 
     @property
+    def clock(self) -> MemberClock:
+        """The group's pseudotime, where its packets are stamped."""
+        return self._keys.clock
+
+    @property
     def isakmp(self) -> IsakmpEndpoint:
         """For reading: associations and their counts."""
         return self._isakmp
 
     # Registration.
 
-    def _install(self, server: IPv4Address, keys: GroupKeys, now: float) -> None:
-        self._keys.install(keys, now)
+    def _install(self, server: IPv4Address, keys: GroupKeys, now: float, round_trip: float) -> None:
+        self._keys.install(keys, now, round_trip)
         self._push.registered()
         self.registered_with = server
         self.registered_at = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labctl.configuration import RekeyTransport, TransformSet
+from labctl.configuration import NO_REPLAY, RekeyTransport, Replay, TransformSet
 from labctl.gdoi.group import Group
 from labctl.gdoi.members import Member
 
@@ -17,6 +17,7 @@ class TekStatus:
     number: int
     transform: TransformSet
     left: float
+    replay: Replay = NO_REPLAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class GroupStatus:
     receive_only: bool = False
     # Its policy is IPv6.
     ipv6: bool = False
+    # The clock of time-based anti-replay: what it shows (seconds), and which one it is.
+    pseudotime: float | None = None
+    epoch: int | None = None
 
 
 def status_of(group: Group, now: float) -> GroupStatus:
@@ -50,7 +54,7 @@ def status_of(group: Group, now: float) -> GroupStatus:
         str(group.configuration.identity),
         tuple(group.members.values()),
         tuple(
-            TekStatus(tek.spi, item.sa.number, tek.transform, tek.expires - now)
+            TekStatus(tek.spi, item.sa.number, tek.transform, tek.expires - now, tek.replay)
             for item in group.generations
             for tek in item.teks.values()
         ),
@@ -63,6 +67,8 @@ def status_of(group: Group, now: float) -> GroupStatus:
         None if group.tree is None else group.tree.depth,
         group.configuration.receive_only,
         group.configuration.ipv6,
+        None if group.pseudotime is None else group.pseudotime.at(now),
+        None if group.pseudotime is None else group.pseudotime.epoch,
     )
 
 

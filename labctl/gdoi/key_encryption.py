@@ -5,9 +5,14 @@ RFC 6407 5.3, 5.6.3; reference 3.4, 3.7.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from labctl import crypto
 from labctl.configuration import Encryption, KeyServerGroup, RekeyPolicy, RekeyTransport
-from labctl.gdoi.key_tree import KeyTree
+from labctl.gdoi import encoding
+from labctl.gdoi.key_tree import KeyTree, TreeFull
+from labctl.gdoi.numbers import KdType, KekKey
+from labctl.gdoi.payloads import KeyPacket
 from labctl.gdoi.payloads.sa_kek import KEK_SPI_OCTETS
 from labctl.gdoi.policy import KeyEncryptionKey
 from labctl.gdoi.rekeying import ack_type
@@ -39,6 +44,20 @@ def new_tree(configuration: KeyServerGroup, random: RandomSource) -> KeyTree | N
     """An empty key tree, for a group that is to have one, with keys of the KEK's size."""
     rekey = configuration.rekey
     return KeyTree(rekey.encryption, key_octets(rekey), random) if rekey.key_tree else None
+
+
+def in_tree(tree: KeyTree, packets: tuple[KeyPacket, ...], address: IPv4Address) -> tuple[KeyPacket, ...]:
+    """`packets` with the member's path for the KEK; the same where it cannot be in the tree."""
+    kek = next((packet for packet in packets if packet.kind == KdType.KEK), None)
+    size = tree.key_octets + iv_octets(tree.encryption)
+    if kek is None or len(kek.octets(KekKey.ALGORITHM_KEY) or b"") != size:
+        return packets
+    try:
+        path = tree.join(address)
+    except TreeFull:
+        return packets
+    others = tuple(packet for packet in packets if packet is not kek)
+    return (encoding.path_packet(kek, tree.encryption, path), *others)
 
 
 def suits(tree: KeyTree | None, configuration: KeyServerGroup) -> bool:

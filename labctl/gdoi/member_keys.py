@@ -23,6 +23,7 @@ from labctl.gdoi.events import (
     RekeyKeyLog,
     StateChanged,
 )
+from labctl.gdoi.member_clock import MemberClock
 from labctl.gdoi.member_times import next_change, switch_margin
 from labctl.gdoi.policy import GroupKeys, KeyEncryptionKey
 from labctl.gdoi.spi import may_be_of
@@ -38,6 +39,7 @@ class MemberKeys:
     def __init__(self, membership: GroupMembership, timing: Timing, tell: Callable[[Event], None]) -> None:
         self.membership = membership
         self.current: GroupKeys | None = None
+        self.clock = MemberClock(timing, tell)
         self._timing = timing
         self._tell = tell
         # What each rule was last told to send under; empty: tell it again, whatever it is.
@@ -81,8 +83,12 @@ class MemberKeys:
 
     # What changes them. After `install` and `take` a `refresh` is due, once all else of the news has been told.
 
-    def install(self, keys: GroupKeys, now: float) -> None:
-        """Keys of a registration: TEKs that were there before live on until their end."""
+    def install(self, keys: GroupKeys, now: float, round_trip: float = 0.0) -> None:
+        """Keys of a registration: TEKs that were there before live on until their end.
+
+        `round_trip`: what passed between its first question and the policy (seconds).
+        """
+        self.clock.hear(keys.told, self.membership.name, now, round_trip=round_trip)
         before = self.current
         self.current = keys.succeeding(before, now, rekey=False)
         self._replaced_kek = None
@@ -91,6 +97,7 @@ class MemberKeys:
 
     def take(self, keys: GroupKeys, under: KeyEncryptionKey, sequence: int, now: float) -> None:
         """Keys as a rekey under `under`, with that sequence number, has made them."""
+        self.clock.hear(keys.told, self.membership.name, now)
         before = self.current
         self.current = keys
         replaced = None if before is None else before.kek
@@ -105,6 +112,7 @@ class MemberKeys:
         had, self.current = self.current, None
         self._replaced_kek = None
         self._sending = ()
+        self.clock.keep(())
         self._ordered, self._told_direction = None, SaDirection.BOTH
         self._follow_rekeys(None)
         if had is not None:
@@ -134,6 +142,7 @@ class MemberKeys:
         changed = alive is not keys
         lost = changed and not alive.teks
         self.current = keys = alive
+        self.clock.keep({tek.epoch for tek in keys.teks.values() if tek.epoch is not None})
         direction = self.direction
         sending = tuple(
             rule.sending(keys.teks, now, switch_margin(keys, rule.spis, self._timing), keys.activations)
@@ -144,7 +153,7 @@ class MemberKeys:
         if changed or sending != self._sending or not self._sending or direction is not self._told_direction:
             self._tell_direction(direction)
             self._sending = sending
-            self._tell(PolicyInstalled(self.membership.name, keys, sending, direction))
+            self._tell(PolicyInstalled(self.membership.name, keys, sending, direction, dict(self.clock.clocks)))
             self._tell(StateChanged(self.membership.name))
         if lost:
             self._tell(KeysLost(self.membership.name, policy=True))

@@ -25,6 +25,11 @@ from labctl.isakmp.sa import Opened, Phase1Sa
 
 NONCE_OCTETS = 32
 
+# A pseudotime that may be older than this (seconds), or than half its window, is asked for again, so often: an answer
+# that took no longer than that is none to a copy of the question.
+OLD_TIME = 1.5
+MOST_REPEATS = 3
+
 # Why a key server may refuse a group, as its notification says it (reference 1.8).
 _REFUSALS = {
     NotifyType.INVALID_ID_INFORMATION: "it does not know group {identity}",
@@ -65,10 +70,15 @@ class MemberPull:
     reused: bool
     _group: GroupIdentity
     _isakmp: IsakmpEndpoint = field(repr=False)
-    # What every hash begins with: M-ID | Ni_b, and Nr_b after message 2.
-    _prefix: bytes = field(repr=False)
+    _random: RandomSource = field(repr=False)
     _ipv6: bool
+    # What every hash begins with: M-ID | Ni_b, and Nr_b after message 2.
+    _prefix: bytes = field(default=b"", repr=False)
     _policy: Policy | None = None
+    _asked: float = 0.0
+    # What passed between the question and the policy (seconds), and how often it was asked again because of that.
+    round_trip: float = 0.0
+    _repeated: int = 0
     # What was wrong with the last answer, which does not end the exchange: anybody may have sent it.
     problem: str = ""
 
@@ -84,13 +94,18 @@ class MemberPull:
         reused: bool,
     ) -> MemberPull:
         """Send message 1: HASH(1) = prf(M-ID | Ni | ID)."""
-        message_id = isakmp.new_message_id()
-        nonce = Nonce(random(NONCE_OCTETS))
-        identity = encoding.group_identity(membership.identity)
+        pull = cls(sa.cookies, 0, reused, membership.identity, isakmp, random, membership.ipv6)
+        pull._ask(sa, now)
+        return pull
+
+    def _ask(self, sa: Phase1Sa, now: float) -> None:
+        self.message_id = message_id = self._isakmp.new_message_id()
+        nonce = Nonce(self._random(NONCE_OCTETS))
         mid = message_id.to_bytes(4, "big")
+        identity = encoding.group_identity(self._group)
         data = sa.protect(ExchangeType.GROUPKEY_PULL, message_id, (nonce, identity), mid)
-        isakmp.request(sa, message_id, data, now)
-        return cls(sa.cookies, message_id, reused, membership.identity, isakmp, mid + nonce.data, membership.ipv6)
+        self._isakmp.request(sa, message_id, data, now)
+        self._prefix, self._asked = mid + nonce.data, now
 
     def is_under(self, sa: Phase1Sa) -> bool:
         """Is it held under that SA?"""
@@ -104,8 +119,10 @@ class MemberPull:
         """Send no more copies of our last message."""
         self._isakmp.answered(sa, self.message_id)
 
-    def receive(self, sa: Phase1Sa, received: Received, now: float) -> Policy | GroupKeys | Unacceptable:
+    def receive(self, sa: Phase1Sa, received: Received, now: float) -> Policy | GroupKeys | Unacceptable | None:
         """Message 2 (policy, and message 3 is on its way) or message 4 (keys: the end), or what is wrong with them.
+
+        None: the time that message 2 tells may be too old, and it has been asked for again.
 
         Raises PeerError for a message that says nothing; `problem` tells of it.
         """
@@ -125,13 +142,21 @@ class MemberPull:
         except PeerError as error:
             return Unacceptable(error.reason)
 
-    def _take_policy(self, sa: Phase1Sa, opened: Opened, now: float) -> Policy:
+    def _take_policy(self, sa: Phase1Sa, opened: Opened, now: float) -> Policy | None:
         """Message 2 to message 3: HASH(2) = prf(M-ID | Ni_b | Nr | SA); HASH(3) = prf(M-ID | Ni_b | Nr_b)."""
         if [item.payload.TYPE for item in opened.payloads] != [PayloadType.NONCE, PayloadType.SA]:
             raise MalformedMessage("message 2 of GROUPKEY-PULL holds a nonce and an SA")
         nonce = only(opened.payloads, Nonce)
         policy = read_policy(only(opened.payloads, GdoiSa), now)
         require_family((tek.entry for tek in policy.teks), ipv6=self._ipv6)
+        self.round_trip = now - self._asked
+        old = policy.told is not None and self.round_trip > min(OLD_TIME, policy.told.window / 2)
+        if old and self._repeated < MOST_REPEATS:
+            # A copy of our message may have been answered with a copy of an answer that went lost.
+            self._repeated += 1
+            sa.forget(self.message_id)
+            self._ask(sa, now)
+            return None
         self._policy = policy
         self._prefix += nonce.data
         data = sa.protect(ExchangeType.GROUPKEY_PULL, self.message_id, (), self._prefix)

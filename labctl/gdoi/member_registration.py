@@ -45,7 +45,8 @@ class State(Enum):
 class MemberRegistration:
     """The registration of one member, made anew again and again.
 
-    `resume` has `attempt` called at a time, `install` takes the keys of a key server; `random` is the member's.
+    `resume` has `attempt` called at a time; `install` takes a key server, its keys, now, and the seconds between
+    question and policy; `random` is the member's.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class MemberRegistration:
         *,
         tell: Callable[[Event], None],
         resume: Callable[[float], None],
-        install: Callable[[IPv4Address, GroupKeys, float], None],
+        install: Callable[[IPv4Address, GroupKeys, float, float], None],
     ) -> None:
         membership = keys.membership
         self.state = State.IDLE
@@ -241,8 +242,8 @@ class MemberRegistration:
             self.set(State.ACCEPTED, f"{sa.peer.address}: waiting for the keys")
         elif isinstance(answer, GroupKeys):
             self._pull = None
-            self._install(sa.peer.address, answer, now)
-        else:
+            self._install(sa.peer.address, answer, now, pull.round_trip)
+        elif answer is not None:
             self._reject(sa, answer.reason, now)
 
     def on_request_failed(self, sa: Phase1Sa, message_id: int, now: float) -> None:

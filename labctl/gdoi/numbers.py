@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from labctl.configuration import Cipher, Encryption, Hash, Integrity, TransformSet
+from labctl.configuration import Cipher, Encryption, Hash, Integrity, ReplayMethod, TransformSet
 
 
 class SaProtocol(IntEnum):
@@ -38,7 +38,7 @@ class GapAttribute(IntEnum):
 
 
 class SaAttribute(IntEnum):
-    """IPsec SA attributes of SAT (RFC 2407 4.5; 14 and 15: RFC 6407 8.2; 32010 is ours)."""
+    """IPsec SA attributes of SAT (RFC 2407 4.5; 14 and 15: RFC 6407 8.2; from 32001 on ours)."""
 
     LIFE_TYPE = 1
     LIFE_DURATION = 2
@@ -48,6 +48,9 @@ class SaAttribute(IntEnum):
     KEY_LENGTH = 6
     ADDRESS_PRESERVATION = 14
     SA_DIRECTION = 15
+    REPLAY_MODE = 32001
+    REPLAY_WINDOW = 32002
+    PSEUDOTIME = 32003
     POLICY_ORDER = 32010
 
 
@@ -102,6 +105,9 @@ SIGNATURE_RSA = 1
 
 # KEK_MANAGEMENT_ALGORITHM: the new KEK of a rekey comes in arrays of a key tree (RFC 6407 5.3.1).
 MANAGEMENT_LKH = 1
+
+# REPLAY_MODE (reference 7.3).
+REPLAY_MODES = {ReplayMethod.NONE: 0, ReplayMethod.COUNTER: 1, ReplayMethod.TIME: 2}
 
 # Encryption of the KEK: number, and octets of IV.
 KEK_ALGORITHMS = {Encryption.TRIPLE_DES: 2, Encryption.AES_CBC: 3}

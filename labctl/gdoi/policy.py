@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from labctl import crypto
-from labctl.configuration import AccessListEntry, Action, Encryption, Hash, TransformSet
+from labctl.configuration import NO_REPLAY, AccessListEntry, Action, Encryption, Hash, Replay, TransformSet
 from labctl.gdoi.key_path import KeyPath
+from labctl.gdoi.pseudotime import ToldTime
 
 # TEKs whose end a member remembers.
 ENDED = 64
@@ -17,7 +18,10 @@ ENDED = 64
 
 @dataclass(frozen=True, slots=True)
 class TrafficEncryptionKey:
-    """A TEK: `encryption_key` is cipher key and, for counter modes, salt. Times on the caller's clock."""
+    """A TEK: `encryption_key` is cipher key and, for counter modes, salt. Times on the caller's clock.
+
+    `replay` is what receivers do against packets that come again; `epoch` the clock of time stamps under it.
+    """
 
     spi: int
     transform: TransformSet
@@ -25,6 +29,8 @@ class TrafficEncryptionKey:
     integrity_key: bytes = field(repr=False)
     lifetime: float
     expires: float
+    replay: Replay = NO_REPLAY
+    epoch: int | None = None
 
     @property
     def mark(self) -> bytes:
@@ -126,6 +132,8 @@ class GroupKeys:
     # When TEKs ended that were held before, by SPI and mark, for the last ENDED of them: they tell the age of a rekey
     # that brings them again.
     ended: Mapping[tuple[int, bytes], float] = field(default_factory=dict)
+    # What the last message of the key server's said of its clock.
+    told: ToldTime | None = None
 
     def succeeding(self, old: GroupKeys | None, now: float, *, rekey: bool = True) -> GroupKeys:
         """These keys beside the old ones that still live: others may send under them until their end.

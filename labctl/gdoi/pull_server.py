@@ -18,6 +18,7 @@ from labctl.gdoi import encoding
 from labctl.gdoi.authorization import Denied, denial
 from labctl.gdoi.events import Event, LogMessage, StateChanged
 from labctl.gdoi.group import Group
+from labctl.gdoi.group_clock import SENDERS_OF_ONE_WINDOW
 from labctl.gdoi.numbers import GapAttribute
 from labctl.gdoi.payloads import PARSERS, GroupAssociatedPolicy, KeyDownload, KeyPacket, SequenceNumber
 from labctl.gdoi.sender_ids import SenderIdsExhausted
@@ -163,6 +164,12 @@ class PullServer:
                 "which does not announce our private form of them"
             )
             self._log(1, "GDOI_ACE_DENY", text)
+        if not private and group.pseudotime is not None:
+            text = (
+                f"The time-based anti-replay of group {group.configuration.name} cannot be told to GM "
+                f"{sa.peer.address}, which does not announce our private form of it"
+            )
+            self._log(1, "KS_REPLAY_UNTOLD", text)
 
     def _refuse_group(self, sa: Phase1Sa, received: Received, identity: Identification, now: float) -> None:
         shown = str(int.from_bytes(identity.data, "big")) if len(identity.data) == 4 else identity.data.hex()
@@ -235,8 +242,15 @@ class PullServer:
         if not group.members:
             self._log(6, "KS_FIRST_GM", f"Re-key: First GM {address} seen by KS in the group {name}.")
         private = vendor.PRIVATE_PROPOSALS in sa.peer_vendor_ids
+        fresh = address not in group.members
         member = group.register(address, sender_ids, now, private=private, rekeys_seen=rekeys_seen)
         member.certificates = sa.certificates
+        if fresh and len(group.members) == SENDERS_OF_ONE_WINDOW + 1 and group.shares_a_window:
+            text = (
+                f"Group {name} has more than {SENDERS_OF_ONE_WINDOW} members, whose packets are counted in one window: "
+                "counter-based anti-replay will drop some that are no replays. Use replay time window-size."
+            )
+            self._log(4, "KS_COUNTER_REPLAY", text)
         self._groups.transmit(group, now)
         self._tell(StateChanged(name))
 

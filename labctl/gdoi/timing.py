@@ -48,6 +48,10 @@ class Timing:
     strange_kek: float = 25.0
     strange_kek_spread: float = 10.0
     strange_kek_pause: float = 300.0
+    # A key server tells the pseudotime again after so long without a rekey. What a clock gains or loses by itself, at
+    # most, is this share of the time.
+    time_sync: float = 7200.0
+    clock_drift: float = 100e-6
     # After every key server has failed: the first pause, doubled each round up to the longest.
     pause: float = 5.0
     longest_pause: float = 60.0

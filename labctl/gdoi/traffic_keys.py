@@ -13,6 +13,7 @@ from labctl.gdoi import encoding, numbers
 from labctl.gdoi.access_lists import permits_of
 from labctl.gdoi.payloads import KeyPacket, SaTek
 from labctl.gdoi.policy import TrafficEncryptionKey
+from labctl.gdoi.pseudotime import Pseudotime
 from labctl.gdoi.spi import new_spi
 from labctl.gdoi.timing import Timing
 from labctl.isakmp.header import Doi
@@ -125,14 +126,21 @@ class TrafficKeys:
             self._random(numbers.INTEGRITY_OCTETS[sa.transform.integrity]),
             sa.tek_lifetime,
             now + sa.tek_lifetime,
+            sa.replay,
         )
 
     # What members are told.
 
     def policy(
-        self, sas: Sequence[SaIpsec], now: float, *, private: bool, receive_only: bool = False
+        self,
+        sas: Sequence[SaIpsec],
+        now: float,
+        *,
+        private: bool,
+        receive_only: bool = False,
+        clock: Pseudotime | None = None,
     ) -> tuple[SaTek, ...]:
-        """SATs. `private`: the peer knows our code points, so deny entries can be told too."""
+        """SATs. `private`: the peer knows our code points, so deny entries and anti-replay can be told too."""
         told: list[SaTek] = []
         for index, entry in enumerate(entry for sa in sas for entry in sa.policy):
             if entry.action is Action.DENY:
@@ -142,7 +150,12 @@ class TrafficKeys:
             order = index if private else None
             told += [
                 encoding.sa_tek(
-                    entry, generation.teks[generation.entries[entry]], now, order, receive_only=receive_only
+                    entry,
+                    generation.teks[generation.entries[entry]],
+                    now,
+                    order,
+                    receive_only=receive_only,
+                    clock=clock,
                 )
                 for generation in self.generations
                 if entry in generation.entries

@@ -7,13 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from labctl.configuration import MOST_PERMITS, AccessListEntry, Action, Cipher, SaIpsec, TransformSet
+from labctl.configuration import (
+    MOST_PERMITS,
+    NO_REPLAY,
+    AccessListEntry,
+    Action,
+    Cipher,
+    Replay,
+    ReplayMethod,
+    SaIpsec,
+    TransformSet,
+)
 from labctl.configuration.access_list import describe_access_list_entry, parse_access_list_entry
+from labctl.configuration.replay import COUNTER_WINDOWS
 from labctl.configuration.transform_set import parse_transform_set
 from labctl.configuration.words import WordError
 from labctl.topology.model import Group
 from labctl.topology.problems import Problems
-from labctl.topology.raw import RawGroup
+from labctl.topology.raw import RawGroup, RawSaIpsec
+from labctl.topology.raw_replay import RawReplay
 from labctl.topology.shape import Shaped
 
 # As many SATs as a registration has room for, with every permit's keys of before beside the present ones.
@@ -46,7 +58,10 @@ class PolicyReader:
         """The entries, numbered from 1. What cannot be read is noted and replaced by the default."""
         raw, place = self._raw, ("groups", self._name)
         if raw.sa_ipsec is None:
-            sas = [self._sa(1, raw.policy or [], raw.transform, raw.lifetime.tek, place, ("lifetime", "tek"))]
+            short = RawSaIpsec.model_construct(
+                policy=raw.policy or [], transform=raw.transform, lifetime=raw.lifetime.tek, replay=raw.replay
+            )
+            sas = [self._sa(1, short, place, ("lifetime", "tek"))]
             if raw.policy is None and self._readable:
                 self._problems.add(
                     self._shaped.key_at(*place),
@@ -57,7 +72,7 @@ class PolicyReader:
         else:
             self._refuse_both()
             sas = [
-                self._sa(index + 1, one.policy, one.transform, one.lifetime, (*place, SA_IPSEC, index), ("lifetime",))
+                self._sa(index + 1, one, (*place, SA_IPSEC, index), ("lifetime",))
                 for index, one in enumerate(raw.sa_ipsec)
             ]
         self._check_sizes()
@@ -67,7 +82,7 @@ class PolicyReader:
         """`sa-ipsec` says for each entry what the short form says for one."""
         place = ("groups", self._name)
         hint = f"move it into the entries of {SA_IPSEC!r}, or remove {SA_IPSEC!r}"
-        for key in ("policy", "transform"):
+        for key in ("policy", "transform", "replay"):
             if key in self._raw.model_fields_set:
                 self._problems.add(
                     self._shaped.key_at(*place, key), f"group {self._name!r} has {key!r} beside {SA_IPSEC!r}", hint
@@ -79,11 +94,28 @@ class PolicyReader:
                 "each entry has its own 'lifetime'; 'lifetime.kek' is the group's",
             )
 
-    def _sa(self, number: int, lines: list[str], transform: str, tek: int, place: _Place, life: _Place) -> SaIpsec:
-        entries = tuple(self._access_list(lines, (*place, "policy")))
-        chosen = self._transform(transform, (*place, "transform"))
-        self._check_lifetime(tek, chosen, (*place, *life))
-        return SaIpsec(entries, chosen, tek, number)
+    def _sa(self, number: int, raw: RawSaIpsec, place: _Place, life: _Place) -> SaIpsec:
+        entries = tuple(self._access_list(raw.policy, (*place, "policy")))
+        chosen = self._transform(raw.transform, (*place, "transform"))
+        self._check_lifetime(raw.lifetime, chosen, (*place, *life))
+        return SaIpsec(entries, chosen, raw.lifetime, number, self._replay(raw.replay, chosen, (*place, "replay")))
+
+    def _replay(self, raw: RawReplay | str | None, transform: TransformSet, place: _Place) -> Replay:
+        if raw is None:
+            # The default of IOS, where sender IDs make it one that refuses nothing but replays.
+            return Replay(ReplayMethod.COUNTER, COUNTER_WINDOWS[0]) if transform.uses_counter_mode else NO_REPLAY
+        if isinstance(raw, str):
+            return NO_REPLAY
+        cut = any(path[: len(place)] == place for path in self._shaped.missing)
+        if (raw.time is None) is (raw.counter is None) and not cut:
+            self._problems.add(
+                self._shaped.at(*place),
+                "'replay' names one method: 'time' or 'counter'",
+                "for example 'replay: {time: {window: 5}}'; 'replay: none' for none",
+            )
+        if raw.time is not None:
+            return Replay(ReplayMethod.TIME, raw.time.window)
+        return NO_REPLAY if raw.counter is None else Replay(ReplayMethod.COUNTER, raw.counter.window)
 
     def _access_list(self, lines: list[str], place: _Place) -> Iterator[AccessListEntry]:
         for index, line in enumerate(lines):

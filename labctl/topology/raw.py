@@ -14,6 +14,7 @@ from labctl.topology.raw_check import RawCheck
 from labctl.topology.raw_link import RawLinkForm
 from labctl.topology.raw_node import RawNodeForm
 from labctl.topology.raw_pki import RawPki
+from labctl.topology.raw_replay import REPLAY, RawReplayForm
 from labctl.topology.raw_shape import RawShape as _Shape
 from labctl.topology.raw_shape import is_list, is_mapping
 
@@ -89,6 +90,7 @@ class RawSaIpsec(_Shape):
     lifetime: int = Field(
         default=3600, ge=SHORTEST_TEK, le=LONGEST_LIFETIME, description="Traffic encryption key, in seconds."
     )
+    replay: RawReplayForm | None = Field(default=None, description=REPLAY)
 
 
 class RawRetransmit(_Shape):
@@ -161,7 +163,8 @@ class RawMember(_Shape):
         default=None,
         ge=SHORTEST_RECOVERY,
         le=LONGEST_RECOVERY,
-        description="Register with the next key server after packets under unknown keys, once in so many seconds.",
+        description="Register with the next key server after packets under unknown keys or replays, once in so many "
+        "seconds.",
     )
     refused: bool = Field(
         default=False,
@@ -228,9 +231,11 @@ class RawGroup(_Shape):
     transform: str = Field(
         "esp-gcm 256", description="How packets are encrypted, for example esp-aes 256 esp-sha256-hmac."
     )
+    replay: RawReplayForm | None = Field(default=None, description=REPLAY)
     sa_ipsec: list[RawSaIpsec] | None = Field(
         default=None,
-        description="Instead of policy, transform and lifetime.tek: several access lists, in order, each with its own.",
+        description="Instead of policy, transform, replay and lifetime.tek: several access lists, in order, each with "
+        "its own.",
     )
     lifetime: RawLifetime = Field(default=RawLifetime(), description="How long keys live.")
     isakmp: RawIsakmpPolicies = Field(default=RawIsakmp(), description="Phase 1 proposals, the preferred first.")

@@ -41,6 +41,8 @@ _WITH_UNITS: dict[str | int, str] = {
     "corrupt": "1 %",
     "rate": "10 Mbit/s",
 }
+# What a word alone is not enough for.
+_LONG_FORMS: dict[str | int, str] = {"replay": "none, or for example {time: {window: 5}}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _describe(tree: Value, item: Any, problems: Problems) -> None:
         choices = [str(choice) for choice in _choices(context["expected"])]
         if isinstance(value, Scalar) and value.value is not None:
             what = f"{value.text!r} is not {_kind_of_literal(walked)}"
-            problems.add(value.at, what, did_you_mean(value.text, choices))
+            problems.add(value.at, what, _LONG_FORMS.get(walked[-1]) or did_you_mean(value.text, choices))
         else:
             problems.add(value.at, f"{_owner(walked)} is {_found(value)}", did_you_mean("", choices))
     elif kind in ("greater_than_equal", "less_than_equal"):
@@ -166,6 +168,7 @@ def _kind_of_literal(path: Path) -> str:
         "ecdsa-bits": "a size of ECDSA keys",
         "revocation-check": "a way to check for revocation",
         "identity": "a kind of identity",
+        "replay": "a kind of anti-replay",
     }
     return words.get(last, f"{'an' if last[0] in 'aeiou' else 'a'} {last}")
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.configuration import (
+    NO_REPLAY,
     AccessListEntry,
     Acknowledgement,
     Action,
@@ -32,6 +33,8 @@ from labctl.configuration import (
     PreSharedKey,
     RekeyPolicy,
     RekeyTransport,
+    Replay,
+    ReplayMethod,
     SaIpsec,
     TransformSet,
     TunnelSettings,
@@ -89,6 +92,7 @@ crypto gdoi group GETVPN_LAB
   sa ipsec 1
    profile GET_PROF
    match address ipv4 ENC_POLICY
+   replay time window-size 5
   address ipv4 10.255.0.11
 """
 
@@ -162,6 +166,7 @@ def test_a_key_server_as_an_engineer_writes_it() -> None:
     assert group.address == IPv4Address("10.255.0.11")
     (sa,) = group.sas
     assert sa.transform == TransformSet(Cipher.AES_CBC, 256, Integrity.SHA256) and sa.tek_lifetime == 3600
+    assert sa.replay == Replay(ReplayMethod.TIME, 5)
     assert sa.policy[0] == AccessListEntry(Action.DENY, 17, ANY, ANY, 848, 848)
     assert sa.policy[-1] == AccessListEntry(Action.PERMIT, 0, IPv4Network("10.0.0.0/8"), IPv4Network("10.0.0.0/8"))
     assert group.rekey == RekeyPolicy(transport=RekeyTransport.UNICAST, key_label="KS_REKEY_KEY")
@@ -209,6 +214,29 @@ def test_what_is_incomplete_has_no_effect_and_is_noted(text: str, without: str, 
     meant = parse(text.replace(without, ""), BARE)
     assert meant.configuration.key_server_groups == () and meant.configuration.memberships == ()
     assert note in " ".join(meant.notes)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("", Replay(ReplayMethod.COUNTER, 64)),
+        ("   no replay\n", NO_REPLAY),
+        ("   replay counter window-size 1024\n", Replay(ReplayMethod.COUNTER, 1024)),
+        ("   replay time window-size 100\n", Replay(ReplayMethod.TIME, 100)),
+        ("   replay time window-size 5\n   replay counter window-size 128\n", Replay(ReplayMethod.COUNTER, 128)),
+        ("   replay time window-size 5\n   no replay time\n", NO_REPLAY),
+    ],
+)
+def test_anti_replay_is_counted_in_64_unless_something_else_is_said(line: str, meant: Replay) -> None:
+    text = KEY_SERVER.replace("   replay time window-size 5\n", line)
+    (group,) = parse(text, BARE).configuration.key_server_groups
+    assert group.sas[0].replay == meant
+
+
+@pytest.mark.parametrize("line", ["time window-size 101", "time window-size 0", "counter window-size 65"])
+def test_there_are_no_other_windows(line: str) -> None:
+    with pytest.raises(LoadError):
+        parse(KEY_SERVER.replace("time window-size 5", line), BARE)
 
 
 def test_a_port_range_cannot_be_handed_to_members() -> None:
@@ -291,6 +319,13 @@ def rekeys(draw: st.DrawFn) -> RekeyPolicy:
     )
 
 
+replays = st.one_of(
+    st.just(NO_REPLAY),
+    st.builds(Replay, st.just(ReplayMethod.TIME), st.integers(1, 100)),
+    st.builds(Replay, st.just(ReplayMethod.COUNTER), st.sampled_from([64, 128, 256, 512, 1024])),
+)
+
+
 @st.composite
 def served(draw: st.DrawFn) -> KeyServerGroup:
     numbers = draw(st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True))
@@ -299,7 +334,7 @@ def served(draw: st.DrawFn) -> KeyServerGroup:
         identity=draw(identities),
         address=draw(addresses),
         sas=tuple(
-            SaIpsec(draw(policies), draw(transforms), draw(st.integers(120, 86400)), number=number)
+            SaIpsec(draw(policies), draw(transforms), draw(st.integers(120, 86400)), number, draw(replays))
             for number in sorted(numbers)
         ),
         rekey=draw(rekeys()),

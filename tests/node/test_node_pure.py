@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from scapy.layers.inet import ICMP
+from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import ICMPv6EchoRequest
+from scapy.packet import Raw
 
-from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, TransformSet
+from labctl.configuration import AccessListEntry, Action, Cipher, Integrity, Replay, ReplayMethod, TransformSet
 from labctl.door import DoorError
+from labctl.esp import DropPacket, DropReason
+from labctl.esp.replay import CounterWindows, ReplayFailure, TimeStamps
 from labctl.gdoi import GroupKeys, PolicyRule, TrafficEncryptionKey
+from labctl.gdoi.pseudotime import Pseudotime
 from labctl.node import keylog
 from labctl.node.clock import Clock
 from labctl.node.log import format_line, log_event
 from labctl.node.probe.datagrams import echo_request
 from labctl.node.probe.request import ProbeRequest, parse
+from labctl.node.roles.drop_log import DropLog
 from labctl.node.roles.keys import Associations, policy_entries
 from labctl.node.sockets import IcmpError
 
@@ -105,7 +111,7 @@ def test_echo_requests_are_what_scapy_builds(size: int) -> None:
 
 
 def test_an_association_lives_as_long_as_its_key_so_that_no_nonce_comes_twice() -> None:
-    table = Associations()
+    table = Associations(lambda: 0.0)
     first, fresh = table.update(keys(tek(0x1001)))
     assert [item.spi for item in fresh] == [0x1001]
     again, fresh = table.update(keys(tek(0x1001), tek(0x2002), sender_ids=(9,)))
@@ -116,7 +122,7 @@ def test_an_association_lives_as_long_as_its_key_so_that_no_nonce_comes_twice() 
 
 
 def test_another_key_under_an_old_spi_is_another_association() -> None:
-    table = Associations()
+    table = Associations(lambda: 0.0)
     first, _ = table.update(keys(tek(0x1001)))
     second, fresh = table.update(keys(tek(0x1001, seed=1)))
     assert second[0x1001] is not first[0x1001]
@@ -153,3 +159,65 @@ def test_a_probe_is_of_one_version_of_ip() -> None:
     for bad in ({"destination": "2001:db8::1", "source": "10.1.1.1"}, {"destination": "2001:db8::g"}):
         with pytest.raises(DoorError, match=r"source|destination"):
             parse(bad)
+
+
+def stamped(epoch: int) -> TrafficEncryptionKey:
+    return replace(tek(0x1001 + epoch, CBC), replay=Replay(ReplayMethod.TIME, 5), epoch=epoch)
+
+
+def test_time_stamps_go_by_the_clock_that_came_with_their_key_and_follow_it() -> None:
+    table = Associations(lambda: 100.0)
+    first, _ = table.update(keys(stamped(1)), {1: Pseudotime(1, 5.0)})
+    again, fresh = table.update(keys(stamped(1), stamped(2)), {1: Pseudotime(1, 7.0), 2: Pseudotime(2, -100.0)})
+    assert [item.spi for item in fresh] == [0x1003] and again[0x1002] is first[0x1002]
+    stamps = {spi: sa.replay for spi, sa in again.items()}
+    assert all(isinstance(item, TimeStamps) and item.window == 5 for item in stamps.values())
+    clocks = {spi: item.clock for spi, item in stamps.items() if isinstance(item, TimeStamps)}
+    assert {spi: (clock.epoch, clock.read()) for spi, clock in clocks.items()} == {0x1002: (1, 107.0), 0x1003: (2, 0.0)}
+
+
+def test_counter_windows_tell_senders_apart_by_the_bits_of_their_ids() -> None:
+    counted = [replace(tek(0x1001, transform), replay=Replay(ReplayMethod.COUNTER, 128)) for transform in (GCM, CBC)]
+    for item, apart in zip(counted, (True, False), strict=True):
+        associations, _ = Associations(lambda: 0.0).update(keys(item))
+        windows = associations[0x1001].replay
+        assert isinstance(windows, CounterWindows) and windows.size == 128
+        windows.check(1, 1 << 40)
+        if apart:
+            windows.check(1, 2 << 40)
+        else:
+            with pytest.raises(DropPacket):
+                windows.check(1, 2 << 40)
+
+
+def test_a_replay_is_logged_with_both_clocks_once_in_a_while_for_each_source() -> None:
+    lines: list[tuple[str, int, str, str]] = []
+    now = [0.0]
+    log = DropLog("eth0", lambda *line: lines.append(line), lambda: now[0])
+    esp = bytes.fromhex("0000100100000007") + bytes(40)
+    packets = [
+        memoryview(bytes(IP(src=f"10.1.{site}.10", dst="10.1.9.10", proto=50) / Raw(esp))) for site in range(1, 30)
+    ]
+
+    def replayed(packet: memoryview) -> None:
+        log.take(DropReason.REPLAY, packet)
+        log.take_stamp("LAB", packet, ReplayFailure(104.258, 95.0, 5.0))
+
+    for _ in "ab":
+        replayed(packets[0])
+    assert lines == [
+        ("CRYPTO", 4, "PKT_REPLAY_ERR", "decrypt: replay check failed connection id=4097, sequence number=7"),
+        (
+            "GDOI",
+            4,
+            "TIMEBASED_REPLAY_FAILED",
+            "An anti replay check has failed in group LAB from source ip-address 10.1.1.10. my_pseudotime is 104.26 "
+            "secs, peer_pseudotime is 95.00 secs, replay_window is 5 (second)",
+        ),
+    ]
+    for packet in packets:
+        replayed(packet)
+    assert len(lines) == 16, "a flood of sources fills no log"
+    now[0] = 61.0
+    replayed(packets[0])
+    assert len(lines) == 18

@@ -75,6 +75,30 @@ def test_sa_ipsec_entries_are_numbered_in_their_order_with_the_defaults_of_the_s
     assert [(sa.number, str(sa.transform), sa.tek_lifetime) for sa in red.sas] == [(1, "esp-gcm 256", 3600)]
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("", "Counter/64"),
+        ("transform: esp-aes 256 esp-sha256-hmac", "none"),
+        ("replay: none", "none"),
+        ("replay: {time: {window: 7}}", "Time/7 sec"),
+        ("replay: {counter: {}}", "Counter/64"),
+        ("transform: esp-3des esp-sha-hmac; replay: {counter: {window: 1024}}", "Counter/1024"),
+    ],
+)
+def test_anti_replay_is_as_said_or_what_refuses_replays_alone(said: str, meant: str) -> None:
+    lines = "".join(f"    {line}\n" for line in said.split("; "))
+    text = ONE_LINK.replace("    pre-shared-keys: {ce1: Special}\n", lines)
+    red, _ = plan(read(text), secret=SECRET).node("ks1").configuration.key_server_groups
+    assert [str(sa.replay) for sa in red.sas] == [meant]
+
+
+def test_each_sa_ipsec_entry_has_its_own_anti_replay() -> None:
+    text = ONE_LINK.replace("        lifetime: 600\n", "        lifetime: 600\n        replay: {time: {window: 5}}\n")
+    _, blue = plan(read(text), secret=SECRET).node("ks1").configuration.key_server_groups
+    assert [str(sa.replay) for sa in blue.sas] == ["Time/5 sec", "Counter/64"]
+
+
 def test_a_member_of_two_groups_has_a_crypto_map_on_the_interface_of_each(made: Plan) -> None:
     configuration = made.node("ce1").configuration
     assert [item.name for item in configuration.interfaces if item.crypto_map] == ["eth0", "eth1"]

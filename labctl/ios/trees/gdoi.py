@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from labctl.configuration import (
+    NO_REPLAY,
     Acknowledgement,
     CertificateIdentity,
     Encryption,
@@ -21,8 +22,11 @@ from labctl.configuration import (
     NodeConfiguration,
     RekeyPolicy,
     RekeyTransport,
+    Replay,
+    ReplayMethod,
     SaIpsec,
 )
+from labctl.configuration.replay import COUNTER_WINDOWS, LONGEST_TIME_WINDOW
 from labctl.ios.grammar.arguments import Address, Integer, InterfaceName, Text, Word
 from labctl.ios.grammar.command import Command
 from labctl.ios.grammar.language import GLOBAL, Tree
@@ -238,6 +242,22 @@ SA_MATCH = Command(
     negated="match address [(ipv4 | ipv6) [{list}]]",
     helps={"match": "Match traffic", "address": "By an access list", "ipv4": "IPv4", "ipv6": "IPv6"},
 )
+SA_REPLAY = Command(
+    "replay (counter window-size {packets} | time window-size {seconds})",
+    {
+        "packets": Word("Sequence numbers", metavar="(64|128|256|512|1024)", form="64|128|256|512|1024"),
+        "seconds": Integer(1, LONGEST_TIME_WINDOW, "Seconds"),
+    },
+    default={"packets": "64"},
+    negated="replay [counter [window-size [{packets}]] | time [window-size [{seconds}]]]",
+    off="replay",
+    helps={
+        "replay": "Set anti-replay",
+        "counter": "By sequence numbers",
+        "time": "By time stamps",
+        "window-size": "Set the window",
+    },
+)
 
 TREE = Tree(
     {
@@ -265,7 +285,7 @@ TREE = Tree(
             DEACTIVATION,
             REDUNDANCY,
         ),
-        SA_MODE: (SA_PROFILE, SA_MATCH),
+        SA_MODE: (SA_PROFILE, SA_MATCH, SA_REPLAY),
     },
     {
         GROUP_MODE: "config-gdoi-group",
@@ -340,6 +360,12 @@ def _lists(group: KeyServerGroup, number: int) -> Iterator[str]:
         yield f" permit udp host {group.address} eq 848 host {group.rekey.address} eq 848"
 
 
+def _replay_line(replay: Replay) -> str:
+    if replay.method is ReplayMethod.NONE:
+        return "no replay"
+    return f"replay {replay.method.value} window-size {replay.window}"
+
+
 def _server_lines(group: KeyServerGroup, number: int, profiles: dict[ipsec.Profile, str]) -> Iterator[str]:
     rekey = group.rekey
     aes = rekey.encryption is Encryption.AES_CBC
@@ -369,6 +395,7 @@ def _server_lines(group: KeyServerGroup, number: int, profiles: dict[ipsec.Profi
         yield f" profile {profiles[ipsec.Profile(sa.transform, sa.tek_lifetime)]}"
         family = "ipv6" if group.ipv6 else "ipv4"
         yield f" match address {family} {list_name('ENC_POLICY', number, place)}"
+        yield f" {_replay_line(sa.replay)}"
     yield f"address ipv4 {group.address}"
     size = next(name for name, bits in _SIZES.items() if bits == group.sender_id_bits)
     yield f"group size {size.replace('-', ' ')}"
@@ -436,7 +463,17 @@ def _sa(root: Section, said: Mapping[str, Any], number: int, section: Section | 
         what = "its profile is incomplete" if profile is None else f"it matches no {family} access list with entries"
         notes.append(f"group {group}: sa ipsec {number} is not used: {what}")
         return None
-    return SaIpsec(policy, profile.transform, profile.lifetime, number)
+    return SaIpsec(policy, profile.transform, profile.lifetime, number, _replay(section))
+
+
+def _replay(section: Section) -> Replay:
+    said = section.all(SA_REPLAY)
+    if said and said[0].negated:
+        return NO_REPLAY
+    values = said[0].values if said else {"packets": COUNTER_WINDOWS[0]}
+    if "seconds" in values:
+        return Replay(ReplayMethod.TIME, values["seconds"])
+    return Replay(ReplayMethod.COUNTER, int(values["packets"]))
 
 
 def _rekey(root: Section, server: Section, node: NodeConfiguration) -> RekeyPolicy:

@@ -34,12 +34,18 @@ from labctl.esp import (
     SecurityAssociation,
     Tunnel,
 )
+from labctl.esp.replay import TimeStamps
 from labctl.node.links import accept_own_packets
 from labctl.node.roles.drop_log import DropLog, spi_of
 from labctl.node.roles.role import RoleFailure, World
 
 # The names of a split interface (docs/internals.md, ESP and the data plane).
 WIRE_SIDE, INNER_SIDE = ".wire", ".in"
+
+
+# Why, and under which SPI.
+OnError = Callable[[DropReason, int], None]
+_REPLAYED = (DropReason.REPLAY, DropReason.TIME_STAMP)
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class _Part:
     entries: Sequence[PolicyEntry] = ()
     associations: Mapping[int, SecurityAssociation] = field(default_factory=dict)
     rekeys: tuple[RekeyFlow, ...] = ()
-    on_invalid_spi: Callable[[int], None] | None = None
+    on_error: OnError | None = None
 
 
 class CryptoMap:
@@ -133,9 +139,10 @@ class CryptoMap:
             self._tunnel.mss = size
             self._apply()
 
-    def on_invalid_spi(self, group: str, callback: Callable[[int], None] | None) -> None:
-        """Have a membership told of the SPI of every ESP packet under a key that nobody here has; None: no more."""
-        self._parts[group].on_invalid_spi = callback
+    def on_error(self, group: str, callback: OnError | None) -> None:
+        """Have a membership told of every ESP packet under a key that nobody here has, and of each under its own keys
+        that anti-replay refused; None: no more."""
+        self._parts[group].on_error = callback
 
     def counters(self) -> dict[str, Any]:
         """Frames, drops, SAs and policy entries; the entries with their text; the groups that fail close."""
@@ -183,8 +190,22 @@ class CryptoMap:
         if reason is DropReason.INVALID_SPI:
             spi = spi_of(packet)
             for part in self._parts.values():
-                if part.on_invalid_spi is not None:
-                    part.on_invalid_spi(spi)
+                if part.on_error is not None:
+                    part.on_error(reason, spi)
+        elif reason in _REPLAYED:
+            self._replayed(reason, packet)
+
+    def _replayed(self, reason: DropReason, packet: memoryview) -> None:
+        spi = spi_of(packet)
+        for name, part in self._parts.items():
+            association = part.associations.get(spi)
+            if association is None:
+                continue
+            replay = association.replay
+            if reason is DropReason.REPLAY and isinstance(replay, TimeStamps) and replay.last is not None:
+                self._log.take_stamp(name, packet, replay.last)
+            if part.on_error is not None:
+                part.on_error(reason, spi)
 
     def _warn_of_permits(self, world: World) -> None:
         for name, part in self._parts.items():

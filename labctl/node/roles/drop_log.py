@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 from labctl.esp import DropReason
+from labctl.esp.replay import ReplayFailure
 
 # Lab seconds between two lines of one kind about one source, and how many sources one kind speaks of meanwhile:
 # whoever floods us must not fill our log.
@@ -25,24 +26,44 @@ class DropLog:
         self._interface = interface
         self._log = log
         self._now = now
-        self._told: dict[DropReason, dict[bytes, float]] = {reason: {} for reason in _TEXTS}
+        self._told: dict[str, dict[bytes, float]] = {}
 
     def take(self, reason: DropReason, packet: memoryview) -> None:
         """Log a dropped packet, if it is worth a line and its turn."""
-        if reason not in _TEXTS or len(packet) < 20:
-            return
+        if reason in _TEXTS and len(packet) >= 20:
+            self._say(*_TEXTS[reason], packet)
+
+    def take_stamp(self, group: str, packet: memoryview, failure: ReplayFailure) -> None:
+        """Log the clocks of a packet whose time stamp is outside of the window."""
+        mine, theirs = f"{failure.mine:.2f}", f"{failure.theirs:.2f}"
+        window = f"{failure.window:g}"
+        self._say(
+            "GDOI", "TIMEBASED_REPLAY_FAILED", _STAMP, packet, group=group, mine=mine, theirs=theirs, window=window
+        )
+
+    def _say(self, facility: str, mnemonic: str, text: str, packet: memoryview, **facts: object) -> None:
         source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
-        told, now = self._told[reason], self._now()
+        told, now = self._told.setdefault(mnemonic, {}), self._now()
         for known in [known for known, moment in told.items() if now >= moment + INTERVAL]:
             del told[known]
         if source in told or len(told) >= MAX_SOURCES:
             return
         told[source] = now
-        facility, mnemonic, text = _TEXTS[reason]
-        self._log(facility, 4, mnemonic, text.format(interface=self._interface, **_facts(packet)))
+        self._log(facility, 4, mnemonic, text.format(interface=self._interface, **facts, **_facts(packet)))
 
 
+_REPLAY = (
+    "CRYPTO",
+    "PKT_REPLAY_ERR",
+    "decrypt: replay check failed connection id={identity}, sequence number={sequence}",
+)
+_STAMP = (
+    "An anti replay check has failed in group {group} from source ip-address {source}. my_pseudotime is {mine} secs, "
+    "peer_pseudotime is {theirs} secs, replay_window is {window} (second)"
+)
 _TEXTS = {
+    DropReason.REPLAY: _REPLAY,
+    DropReason.TIME_STAMP: _REPLAY,
     DropReason.NOT_IPSEC: (
         "CRYPTO",
         "RECVD_PKT_NOT_IPSEC",

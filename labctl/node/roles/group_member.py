@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from labctl.configuration import GroupMembership, NodeConfiguration, SaDirection, Trustpoint
+from labctl.esp import DropReason
 from labctl.esp.exemptions import RekeyFlow
 from labctl.gdoi import GroupMember
 from labctl.gdoi.events import Event, KeysLost, Phase1KeyLog, PolicyInstalled, RekeyAddress
@@ -16,7 +17,7 @@ from labctl.node.key_listeners import Key
 from labctl.node.keylog import esp_line, exchange_line, rekey_line
 from labctl.node.roles.crypto_map import CryptoMap
 from labctl.node.roles.driver import PartyDriver
-from labctl.node.roles.keys import Associations, policy_entries, policy_lines
+from labctl.node.roles.keys import Associations, clock_lines, policy_entries, policy_lines
 from labctl.node.roles.role import World
 
 
@@ -29,7 +30,7 @@ class GroupMemberRole:
         self.membership = membership
         self._world = world
         self._crypto_map = crypto_map
-        self._associations = Associations()
+        self._associations = Associations(world.clock.now)
         configuration = world.configuration
         self._party = GroupMember(
             membership,
@@ -78,7 +79,7 @@ class GroupMemberRole:
 
     def _watch_data_plane(self) -> None:
         watched = self.membership.recovery_check is not None
-        self._crypto_map.on_invalid_spi(self.membership.name, self._on_invalid_spi if watched else None)
+        self._crypto_map.on_error(self.membership.name, self._on_error if watched else None)
 
     def set_trustpoints(self, trustpoints: Sequence[Trustpoint]) -> None:
         """See Role."""
@@ -131,9 +132,15 @@ class GroupMemberRole:
                 "crypto_path": "ipv6" if self.membership.ipv6 else "ipv4",
                 "key_management_path": "ipv4",
                 "teks": [
-                    {"spi": f"{tek.spi:#010x}", "transform": str(tek.transform), "left": round(tek.expires - now, 1)}
+                    {
+                        "spi": f"{tek.spi:#010x}",
+                        "transform": str(tek.transform),
+                        "replay": str(tek.replay),
+                        "left": round(tek.expires - now, 1),
+                    }
                     for tek in teks
                 ],
+                **clock_lines(self._party.clock, now),
                 "policy": [] if keys is None else policy_lines(keys, self._sending),
                 "kek_left": None if kek is None else round(kek.expires - now, 1),
                 "direction": None if keys is None else self._party.direction.value,
@@ -191,7 +198,7 @@ class GroupMemberRole:
 
     def _install(self, event: PolicyInstalled) -> None:
         self._sending = event.sending
-        associations, fresh = self._associations.update(event.keys)
+        associations, fresh = self._associations.update(event.keys, event.clocks)
         entries = policy_entries(event.keys, event.sending, event.direction)
         self._crypto_map.install(self.membership.name, entries, associations)
         for tek in fresh:
@@ -220,8 +227,11 @@ class GroupMemberRole:
                 flows.append(RekeyFlow(address, source))
         self._crypto_map.exempt(name, flows)
 
-    def _on_invalid_spi(self, spi: int) -> None:
-        attempts = self._party.attempts
-        self._party.unknown_spi(spi, self._world.clock.now())
+    def _on_error(self, reason: DropReason, spi: int) -> None:
+        attempts, now = self._party.attempts, self._world.clock.now()
+        if reason is DropReason.INVALID_SPI:
+            self._party.unknown_spi(spi, now)
+        else:
+            self._party.data_plane_error(f"a packet that failed its replay check (SPI 0x{spi:08X})", now)
         if self._party.attempts != attempts:
             self._driver.pump()

@@ -139,11 +139,14 @@ class KeyServerRole:
                         "spi": f"{tek.spi:#010x}",
                         "sa_ipsec": tek.number,
                         "transform": str(tek.transform),
+                        "replay": str(tek.replay),
                         "left": round(tek.left, 1),
                     }
                     for tek in group.teks
                 ],
                 "kek_left": None if group.kek_left is None else round(group.kek_left, 1),
+                "pseudotime": None if group.pseudotime is None else round(group.pseudotime, 2),
+                "epoch": None if group.epoch is None else f"{group.epoch:#010x}",
                 "receive_only": group.receive_only,
                 "rekey": group.rekey_transport,
                 "rekeys_sent": group.rekeys_sent,
