@@ -103,11 +103,14 @@ class PolicyRule:
         return usable[-1] if usable else None
 
     def succeeding(self, old: PolicyRule | None, teks: Mapping[int, TrafficEncryptionKey]) -> PolicyRule:
-        """This rule, which also accepts what the old rule of the same entry did, as far as it is in `teks`."""
+        """This rule, which also accepts what the old rule of the same entry did, as far as it is in `teks`.
+
+        A rule that a rekey takes over as it is, because it brings no TEKs, retires what it did before.
+        """
         if old is None:
             return self
         retired = tuple(spi for spi in old.spis if spi in teks and spi not in self.spis)
-        return PolicyRule(self.entry, retired + self.spis, frozenset(retired))
+        return PolicyRule(self.entry, retired + self.spis, frozenset(retired) | self.retired)
 
 
 @dataclass(frozen=True, slots=True)

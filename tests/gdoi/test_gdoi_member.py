@@ -423,6 +423,19 @@ def test_an_entry_that_is_gone_takes_its_keys_along() -> None:
     assert new.succeeding(old, 10).teks == new.teks
 
 
+def test_a_key_that_was_retired_stays_so_through_a_rekey_of_the_kek_alone() -> None:
+    of_another_server = GroupKeys((PolicyRule(PERMIT, (256,)),), {256: tek(256, 99)})
+    registered = GroupKeys((PolicyRule(PERMIT, (300,)),), {300: tek(300, 99)}).succeeding(of_another_server, 0)
+    # It says nothing of TEKs, so the member goes on with the rules that it has.
+    for _ in range(2):
+        registered = replace(registered, kek=None).succeeding(registered, 1)
+        (rule,) = registered.rules
+        assert rule.retired == {256} and rule.sending(registered.teks, 1, 0) == 300
+    # The key server that hands it out again takes it back.
+    (again,) = GroupKeys((PolicyRule(PERMIT, (256,)),), {256: tek(256, 99)}).succeeding(registered, 2).rules
+    assert again.retired == {300} and again.sending(registered.teks, 2, 0) == 256
+
+
 def test_the_sender_ids_that_a_member_asks_for_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """GAP in message 3, as a member with several encryption engines sends it (RFC 6407 5.4)."""
     true = Phase1Sa.protect
