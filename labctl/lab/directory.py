@@ -5,6 +5,7 @@ One directory a lab, `labs/NAME/`, mode 0700; docs/internals.md, State, names it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,6 +21,10 @@ from labctl.lab.errors import BadRequest, LabError
 LONGEST_SOCKET_PATH = 107
 
 SECRET_OCTETS = 32
+
+# The suffix of the file that holds the folder of short doors while a lab has state, and how often it is tried to put it
+# there: whoever goes last takes the folder along.
+CLAIM, TRIES = ".lab", 100
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -108,7 +113,7 @@ class LabDirectory:
                     f"cannot make {folder}: {error.strerror}", "set LABCTL_STATE to a folder you may write to"
                 ) from None
         if self.door.parent != self.path:
-            _private(self.door.parent)
+            _claim(self.door.with_suffix(CLAIM))
 
     def secret(self) -> bytes:
         """What generated pre-shared keys derive from (decision 10): the lab's own if it has one, else drawn anew."""
@@ -128,6 +133,7 @@ class LabDirectory:
         door = self.door
         if door.parent != self.path:
             door.unlink(missing_ok=True)
+            door.with_suffix(CLAIM).unlink(missing_ok=True)
             _remove_if_empty(door.parent)
         if self.path.is_dir():
             shutil.rmtree(self.path)
@@ -169,6 +175,16 @@ def _private(folder: Path) -> None:
         )
 
 
+def _claim(file: Path) -> None:
+    """Put a file into a folder that labs share, so that no other lab's end takes it away before our socket is there."""
+    for _ in range(TRIES):
+        _private(file.parent)
+        with contextlib.suppress(FileNotFoundError):  # the last of the others has gone in this moment, and it with them
+            file.touch(mode=0o600)
+            return
+    raise LabError(f"cannot make {file}", "set LABCTL_STATE to a shorter path")
+
+
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    with contextlib.suppress(OSError):
         folder.rmdir()

@@ -72,6 +72,10 @@ def test_a_path_too_long_for_a_socket_gets_a_short_door(monkeypatch: pytest.Monk
     assert deep.door != LabDirectory("other", tmp_path / ("d" * 120)).door
     deep.create()
     assert deep.door.parent.stat().st_mode & 0o777 == 0o700
+    # Another lab that ends before our socket is there does not take the folder along.
+    other = LabDirectory("other", tmp_path / ("d" * 120))
+    other.create()
+    other.remove()
     deep.door.touch()
     deep.remove()
     assert list(runtime.iterdir()) == [], "not even the folder"
