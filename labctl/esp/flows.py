@@ -8,7 +8,8 @@ same to the octet (tests/dataplane). A policy never changes once it counts, so w
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Set
+from typing import ClassVar, TypeVar
 
 from labctl.configuration import Action
 from labctl.esp import ip
@@ -54,24 +55,20 @@ class OpenedFlow:
         self.protocol = protocol
 
 
-class KnownFlows:
+class Flows:
     """The flows of one policy: those that leave, those that come in clear and may, ESP, and what it may have inside.
 
-    Keys are `ends`: the twelve octets behind the checksum of an IPv4 header without options, which are both addresses
-    and both ports, or addresses and SPI. What is found so may still be another protocol's: then, and where a protocol
-    has no ports, the `find` methods know a key that says it.
+    Keys are `ends`: both addresses, which are the first `addresses` octets, and both ports, or addresses and SPI. What
+    is found so may still be another protocol's: then, and where a protocol has no ports, the `find` methods know a key
+    that says it. `alone_outbound` and `alone_clear` are protocols whose packets each need a decision of their own.
     """
 
-    def __init__(self, policy: CryptoPolicy) -> None:
+    version: ClassVar[int]
+    addresses: ClassVar[int]
+
+    def __init__(self, policy: CryptoPolicy, alone_outbound: Set[int], alone_clear: Set[int]) -> None:
         self.policy = policy
-        # What of an inner header's DF bit the outer one has: kept, set.
-        self.df_masks = policy.tunnel.df_masks
-        # With path MTU discovery each ICMP message may be for us.
-        self._unknowable = _UNKNOWABLE_IN_CLEAR | (
-            {ip.PROTOCOL_ICMP} if policy.tunnel.settings.learn_path_mtu else set()
-        )
-        # Where we adjust the MSS, each packet of TCP may be a SYN.
-        self._adjusts = policy.tunnel.mss is not None
+        self._alone_outbound, self._alone_clear = alone_outbound, alone_clear
         self.outbound: dict[bytes, OutboundFlow] = {}
         self.clear: dict[bytes, int] = {}
         self.associations: dict[bytes, SecurityAssociation] = {}
@@ -80,58 +77,58 @@ class KnownFlows:
     def find_outbound(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         """The flow of a packet that leaves; None where each packet needs a decision of its own."""
         adjusted = self._adjust(protocol, packet)
-        known, key = self.outbound, _key(ends, protocol)
+        known, key = self.outbound, self._key(ends, protocol)
         flow = known.get(key)
         if flow is None:
-            if protocol in _LINK_LOCAL:
+            if protocol in self._alone_outbound:
                 return None
             flow = self._decide(ends, protocol, packet)
             if flow is not None and not adjusted:
-                learn(known, ends, key, protocol, flow)
+                _learn(known, ends, key, protocol, flow)
         return flow
 
     def find_clear(self, ends: bytes, protocol: int, packet: memoryview) -> bool:
         """True if packets of this flow may come in clear. False: look at each."""
         adjusted = self._adjust(protocol, packet)
-        key = _key(ends, protocol)
+        key = self._key(ends, protocol)
         if self.clear.get(key) == protocol:
             return True
-        if protocol in self._unknowable or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
+        if protocol in self._alone_clear or self.policy.inbound(packet).action is not VerdictAction.CLEAR:
             return False
         if not adjusted:
-            learn(self.clear, ends, key, protocol, protocol)
+            _learn(self.clear, ends, key, protocol, protocol)
         return True
 
     def find_association(self, ends: bytes) -> SecurityAssociation | None:
         """The SA of an ESP packet."""
-        association = self.policy.associations.get(int.from_bytes(ends[8:], "big"))
+        association = self.policy.associations.get(int.from_bytes(ends[self.addresses :], "big"))
         if association is not None:
-            make_room(self.associations)
+            _make_room(self.associations)
             self.associations[ends] = association
         return association
 
     def check_opened(self, outer: bytes, ends: bytes, protocol: int, inner: memoryview) -> None:
         """Raises DropPacket unless the policy accepts the packet under the SPI of the ESP around it."""
-        key = _key(ends, protocol)
+        key = self._key(ends, protocol)
         flow = self.opened.get(key)
         if flow is None or flow.outer != outer:
-            self.policy.check_selectors(int.from_bytes(outer[8:], "big"), inner)
-            if self._adjust(protocol, inner):
-                return
-            learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
+            self.policy.check_selectors(int.from_bytes(outer[self.addresses :], "big"), inner)
+            if not self._adjust(protocol, inner):
+                _learn(self.opened, ends, key, protocol, OpenedFlow(outer, protocol))
 
     def _adjust(self, protocol: int, packet: memoryview) -> bool:
-        """True for TCP that is adjusted, which must not become known."""
-        if not self._adjusts or protocol != ip.PROTOCOL_TCP:
-            return False
-        self.policy.tunnel.adjust(packet)
-        return True
+        """True for a packet that is adjusted, whose flow must not become known."""
+        return False
+
+    def _key(self, ends: bytes, protocol: int) -> bytes:
+        """A key that says the protocol: one octet more."""
+        return (ends if protocol in ip.PORT_PROTOCOLS else ends[: self.addresses]) + bytes((protocol,))
 
     def _decide(self, ends: bytes, protocol: int, packet: memoryview) -> OutboundFlow | None:
         policy = self.policy
         index = policy.decide(packet)
         association, room = None, ip.MAX_PACKET
-        if index == EXEMPT or (index == NO_MATCH and 4 not in policy.closed):
+        if index == EXEMPT or (index == NO_MATCH and self.version not in policy.closed):
             index = len(policy.entries)
         elif index == NO_MATCH:
             return None
@@ -141,25 +138,41 @@ class KnownFlows:
                 association = None if entry.spi is None else policy.associations.get(entry.spi)
                 if association is None:
                     return None
-                room = policy.tunnel.room(association, ends[4:8])
-        return OutboundFlow(association, index, room, ends[:8], protocol)
+                room = policy.tunnel.room(association, ends[self.addresses // 2 : self.addresses])
+        return OutboundFlow(association, index, room, ends[: self.addresses], protocol)
 
 
-def _key(ends: bytes, protocol: int) -> bytes:
-    """A key that says the protocol, of nine octets or thirteen."""
-    return (ends if protocol in ip.PORT_PROTOCOLS else ends[:8]) + bytes((protocol,))
+class KnownFlows(Flows):
+    """Those of IPv4: `ends` are the twelve octets behind the checksum of a header without options."""
+
+    version, addresses = 4, 8
+
+    def __init__(self, policy: CryptoPolicy) -> None:
+        # With path MTU discovery each ICMP message may be for us.
+        learning = {ip.PROTOCOL_ICMP} if policy.tunnel.settings.learn_path_mtu else set()
+        super().__init__(policy, _LINK_LOCAL, _UNKNOWABLE_IN_CLEAR | learning)
+        # What of an inner header's DF bit the outer one has: kept, set.
+        self.df_masks = policy.tunnel.df_masks
+        # Where we adjust the MSS, each packet of TCP may be a SYN.
+        self._adjusts = policy.tunnel.mss is not None
+
+    def _adjust(self, protocol: int, packet: memoryview) -> bool:
+        if not self._adjusts or protocol != ip.PROTOCOL_TCP:
+            return False
+        self.policy.tunnel.adjust(packet)
+        return True
 
 
 _Value = TypeVar("_Value")
 
 
-def learn(known: dict[bytes, _Value], ends: bytes, key: bytes, protocol: int, value: _Value) -> None:
+def _learn(known: dict[bytes, _Value], ends: bytes, key: bytes, protocol: int, value: _Value) -> None:
     """Remember a value by `ends`, of a protocol with ports, or by the key that says the protocol."""
-    make_room(known)
+    _make_room(known)
     known[ends if protocol in ip.PORT_PROTOCOLS and ends not in known else key] = value
 
 
-def make_room(known: dict[bytes, _Value]) -> None:
+def _make_room(known: dict[bytes, _Value]) -> None:
     """Knowledge starts over when it is full."""
     if len(known) >= MAX_FLOWS:
         known.clear()
