@@ -13,6 +13,12 @@ class KeyLineError(ValueError):
     """A line that is no key."""
 
 
+def _cipher_of(block: bytes) -> crypto.BlockCipher:
+    """The cipher with blocks of this size."""
+    aes = crypto.block_size(crypto.BlockCipher.AES)
+    return crypto.BlockCipher.AES if len(block) == aes else crypto.BlockCipher.TRIPLE_DES
+
+
 @dataclass(frozen=True, slots=True)
 class RekeyKey:
     """A KEK: the cookies of its rekeys, the one IV of its messages (RFC 6407 5.6.2), the key."""
@@ -24,8 +30,7 @@ class RekeyKey:
     @property
     def cipher(self) -> crypto.BlockCipher:
         """By the size of the IV: keys of 24 octets are of both kinds."""
-        aes = crypto.block_size(crypto.BlockCipher.AES)
-        return crypto.BlockCipher.AES if len(self.iv) == aes else crypto.BlockCipher.TRIPLE_DES
+        return _cipher_of(self.iv)
 
 
 def read_rekey_keys(lines: Iterable[str]) -> dict[bytes, RekeyKey]:
@@ -56,8 +61,7 @@ class ExchangeKey:
     @property
     def cipher(self) -> crypto.BlockCipher:
         """By the size of its block."""
-        aes = crypto.block_size(crypto.BlockCipher.AES)
-        return crypto.BlockCipher.AES if len(self.last_block) == aes else crypto.BlockCipher.TRIPLE_DES
+        return _cipher_of(self.last_block)
 
     def first_iv(self, message_id: int) -> bytes:
         """Of the first message of an exchange."""

@@ -20,5 +20,5 @@ class Part:
     missing or labctl does not do it, goes to the notes."""
 
     tree: Tree
-    write: Callable[[NodeConfiguration], Iterable[str]]
-    read: Callable[[Section, NodeConfiguration, Notes], NodeConfiguration]
+    write: Callable[[NodeConfiguration], Iterable[str]] = lambda _: ()
+    read: Callable[[Section, NodeConfiguration, Notes], NodeConfiguration] = lambda _, node, __: node

@@ -33,8 +33,7 @@ class Statement:
     @property
     def text(self) -> str:
         """Its line."""
-        spelled = self.command.spelled(self.values)
-        return f"no {spelled}" if self.negated else spelled
+        return f"no {self.command.off}" if self.negated else self.command.spelled(self.values)
 
 
 @dataclass(slots=True)
@@ -170,7 +169,7 @@ class LoadError(LineError):
     def __init__(self, number: int, line: str, error: LineError) -> None:
         self.number, self.line, self.error = number, line, error
         marked = error.marked(0) if isinstance(error, InvalidInput) else str(error)
-        super().__init__(f"line {number}: {line}\n{' ' * len(f'line {number}: ')}{marked.lstrip(chr(10))}")
+        super().__init__(f"line {number}: {line}\n{' ' * len(f'line {number}: ')}{marked}")
 
 
 def _numbered(section: Section, command: Command, values: dict[str, Any], known: Statement | None) -> Statement:
@@ -231,7 +230,7 @@ def _lines(section: Section, language: Language, depth: int, defaults: bool) -> 
         for item in said:
             if not defaults and command.default is not None and not item.negated and item.values == command.default:
                 continue
-            yield indent + (f"no {command.off}" if item.negated else item.text)
+            yield indent + item.text
             if item.section is not None:
                 yield from _lines(item.section, language, depth + 1, defaults)
         if defaults and command.default is not None and not section.all(command):

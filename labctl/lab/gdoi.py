@@ -3,7 +3,6 @@ reference/cisco-getvpn.md 2.5."""
 
 from __future__ import annotations
 
-import difflib
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
@@ -11,7 +10,7 @@ from labctl.door import DoorError
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import BadRequest
 from labctl.lab.session import opened
-from labctl.lab.standing import member_addresses, require_node, served_groups
+from labctl.lab.standing import member_addresses, require_node, served_groups, which
 
 
 async def order(directory: LabDirectory, action: str, node: str, group: str | None, **arguments: Any) -> list[str]:
@@ -59,9 +58,7 @@ def members_meant(
         pass
     known = member_addresses(directory)
     if word not in known:
-        close = difflib.get_close_matches(word, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"its members are {', '.join(known)}"
-        raise BadRequest(f"lab {directory.name} has no group member {word!r}", hint)
+        raise BadRequest(f"lab {directory.name} has no group member {word!r}", which(word, known, "members"))
     served = [name for name in served_groups(directory, key_server) if group in (None, name)]
     if not served:
         return [(group, next(iter(known[word].values())))]  # the node says what it has

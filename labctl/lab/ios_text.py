@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from labctl.ios.text import text_of
 from labctl.lab.directory import LabDirectory
 from labctl.lab.errors import BadRequest
 from labctl.lab.preview import preview
-from labctl.lab.standing import standing_plan
+from labctl.lab.standing import standing_plan, which
 from labctl.topology.plan import Plan
 
 
@@ -26,7 +25,5 @@ def planned_config(path: Path, node: str, *, defaults: bool = False) -> str:
 def _text(plan: Plan, name: str, where: str, *, defaults: bool) -> str:
     known = {node.name: node.configuration for node in plan.nodes}
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"its nodes are {', '.join(known)}"
-        raise BadRequest(f"{where} has no node {name!r}", hint)
+        raise BadRequest(f"{where} has no node {name!r}", which(name, known, "nodes"))
     return text_of(known[name], defaults=defaults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Collection
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,13 @@ def require_node(directory: LabDirectory, name: str) -> None:
     """Raises BadRequest, with what may have been meant, if the lab that stands has no such node."""
     known = list(node_kinds(directory))
     if known and name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"its nodes are {', '.join(known)}"
-        raise BadRequest(f"lab {directory.name} has no node {name!r}", hint)
+        raise BadRequest(f"lab {directory.name} has no node {name!r}", which(name, known, "nodes"))
+
+
+def which(word: str, known: Collection[str], what: str) -> str:
+    """The hint for a name that is none of those known: the one that is close, or all, as `its nodes are a, b`."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"its {what} are {', '.join(known)}"
 
 
 def node_kinds(directory: LabDirectory | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 from typing import Any, Protocol
@@ -35,6 +35,13 @@ class Argument(Protocol):
         """The word, such that `read` gives the value again."""
 
 
+def _number(word: str, low: int, high: int) -> int:
+    """Decimal digits that say a number of the range. Raises Refused."""
+    if not (word.isascii() and word.isdigit()) or len(word) > 12 or not low <= int(word) <= high:
+        raise Refused(word)
+    return int(word)
+
+
 @dataclass(frozen=True, slots=True)
 class Integer:
     """A number from `low` to `high`."""
@@ -51,9 +58,7 @@ class Integer:
 
     def read(self, word: str) -> int:
         """Decimal digits, within the range."""
-        if not (word.isascii() and word.isdigit()) or len(word) > 12 or not self.low <= int(word) <= self.high:
-            raise Refused(word)
-        return int(word)
+        return _number(word, self.low, self.high)
 
     def write(self, value: Any) -> str:
         """Decimal."""
@@ -212,11 +217,7 @@ class Named:
     def read(self, word: str) -> int:
         """A name, whole, or digits."""
         number = self.names.get(word.lower())
-        if number is None:
-            if not (word.isascii() and word.isdigit()) or len(word) > 12 or not self.low <= int(word) <= self.high:
-                raise Refused(word)
-            number = int(word)
-        return number
+        return _number(word, self.low, self.high) if number is None else number
 
     def write(self, value: Any) -> str:
         """The name, where there is one."""
@@ -258,8 +259,3 @@ def ios_interface(name: str) -> str:
         if name.startswith(own) and name[len(own) :].isdigit():
             return f"{ios}{'0/' if own == 'eth' else ''}{name[len(own) :]}"
     return name
-
-
-def one_of(words: Iterable[str]) -> str:
-    """The form of a word that is one of these, for declarations."""
-    return "|".join(re.escape(word) for word in words)

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labctl.ios.grammar.arguments import Argument
-from labctl.ios.grammar.pattern import Choice, Keyword, Optional, Pattern, Sequence, Slot, parse_pattern, slots_of
+from labctl.ios.grammar.pattern import (
+    Choice,
+    Keyword,
+    Optional,
+    Pattern,
+    Sequence,
+    Slot,
+    parse_pattern,
+    slots_of,
+    words_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +49,7 @@ class Command:
 
     def __post_init__(self) -> None:
         tree = parse_pattern(self.pattern)
-        missing = set(_slots(tree)) - set(self.arguments)
+        missing = {word.name for word in words_of(tree) if isinstance(word, Slot)} - set(self.arguments)
         if missing or not set(self.key) <= set(slots_of(tree)):
             raise ValueError(f"{self.pattern!r} does not say what {missing or self.key} are")
         object.__setattr__(self, "tree", tree)
@@ -81,17 +91,6 @@ def _needed(pattern: Pattern) -> list[str]:
     if isinstance(pattern, Choice):
         return []
     return [] if isinstance(pattern, Optional) else list(slots_of(pattern))
-
-
-def _slots(pattern: Pattern) -> list[str]:
-    if isinstance(pattern, Slot):
-        return [pattern.name]
-    if isinstance(pattern, Keyword):
-        return []
-    if isinstance(pattern, Optional):
-        return _slots(pattern.item)
-    items = pattern.items if isinstance(pattern, Sequence) else pattern.branches
-    return [name for item in items for name in _slots(item)]
 
 
 def _negation(tree: Sequence, key: tuple[str, ...]) -> Sequence:

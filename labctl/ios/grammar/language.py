@@ -14,8 +14,7 @@ from labctl.ios.grammar.reader import IncompleteCommand, LineError, Match, Sugge
 # Where configuration begins.
 GLOBAL = "config"
 
-_NO = re.compile(r"\s*no(\s+|$)", re.IGNORECASE)
-_DEFAULT = re.compile(r"\s*default(\s+|$)", re.IGNORECASE)
+_TAKES_BACK = re.compile(r"\s*(?:no|default)(\s+|$)", re.IGNORECASE)
 # IOS takes a blank between an interface's kind and its number.
 _INTERFACE = re.compile(r"(\bint\w*\s+[A-Za-z]+)\s+(?=\d)", re.IGNORECASE)
 
@@ -87,18 +86,16 @@ class Language:
 
     def _read(self, mode: str, line: str) -> Line:
         found = self.modes[mode]
-        for form in (_NO, _DEFAULT):
-            if (taken := form.match(line)) is not None:
-                # Blanks in place of the word: a caret stands where it would in the line.
-                return Line(mode, read_line(found.negated, " " * taken.end() + line[taken.end() :]), negated=True)
+        if (taken := _TAKES_BACK.match(line)) is not None:
+            # Blanks in place of the word: a caret stands where it would in the line.
+            return Line(mode, read_line(found.negated, " " * taken.end() + line[taken.end() :]), negated=True)
         return Line(mode, read_line(found.start, line))
 
     def suggest(self, mode: str, line: str) -> list[Suggestion]:
         """What `?` shows behind a line. Raises LineError."""
         found = self.modes[mode]
-        for form in (_NO, _DEFAULT):
-            if (taken := form.match(line)) is not None and taken.group(1):
-                return suggest(found.negated, " " * taken.end() + line[taken.end() :])
+        if (taken := _TAKES_BACK.match(line)) is not None and taken.group(1):
+            return suggest(found.negated, " " * taken.end() + line[taken.end() :])
         offered = suggest(found.start, line)
         if " " not in line.strip() and not line[-1:].isspace():
             words = (("default", "Set a command to its defaults"), ("no", "Negate a command or set its defaults"))

@@ -110,15 +110,20 @@ def _keep(sequence: Sequence, kept: bool) -> Sequence:
     return Sequence((*sequence.items[:-1], Keyword(last.text, last.kept or last.text)))
 
 
-def slots_of(pattern: Pattern) -> Iterator[str]:
-    """Names of the values that a pattern gives, in order; a name may come twice."""
-    if isinstance(pattern, Slot):
-        yield pattern.name
-    elif isinstance(pattern, Keyword):
-        if pattern.kept:
-            yield pattern.kept
+def words_of(pattern: Pattern) -> Iterator[Keyword | Slot]:
+    """Every word of a pattern, in order."""
+    if isinstance(pattern, (Keyword, Slot)):
+        yield pattern
     elif isinstance(pattern, Optional):
-        yield from slots_of(pattern.item)
+        yield from words_of(pattern.item)
     else:
         for item in pattern.items if isinstance(pattern, Sequence) else pattern.branches:
-            yield from slots_of(item)
+            yield from words_of(item)
+
+
+def slots_of(pattern: Pattern) -> Iterator[str]:
+    """Names of the values that a pattern gives, in order; a name may come twice."""
+    for word in words_of(pattern):
+        name = word.name if isinstance(word, Slot) else word.kept
+        if name:
+            yield name

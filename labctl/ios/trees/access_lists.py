@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
-from labctl.configuration import AccessListEntry, Action, NodeConfiguration
+from labctl.configuration import AccessListEntry, Action
 from labctl.configuration.access_list import IPV6_PROTOCOLS, PROTOCOLS, TCP_PORTS, UDP_PORTS, describe_access_list_entry
 from labctl.configuration.policy import Network
 from labctl.ios.grammar.arguments import Address, Argument, Integer, Ipv6Address, Ipv6Prefix, Named, Word
 from labctl.ios.grammar.command import Command
 from labctl.ios.grammar.language import GLOBAL, Tree
-from labctl.ios.meaning import Notes, Part
+from labctl.ios.meaning import Part
 from labctl.ios.running import Section
 
 EXTENDED_MODE, STANDARD_MODE, IPV6_MODE = "extended-access-list", "standard-access-list", "ipv6-access-list"
@@ -246,13 +245,5 @@ def standard_lines(name: str, networks: Iterable[IPv4Network]) -> Iterator[str]:
         yield f" permit {network.network_address}{wildcard}"
 
 
-def _write(_: NodeConfiguration) -> Iterator[str]:
-    """Nothing by itself: who uses a list writes it."""
-    return iter(())
-
-
-def _read(_: Section, node: NodeConfiguration, __: Notes) -> NodeConfiguration:
-    return replace(node)
-
-
-PART = Part(TREE, _write, _read)
+# Who uses a list writes and reads it.
+PART = Part(TREE)
